@@ -1,0 +1,303 @@
+"""A task: what is to be learnt from which data, measured how, for how much. Read strictly from YAML, flags or Python."""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+
+from tunewise.errors import ConfigError, did_you_mean
+from tunewise.types import Kind
+
+Truncation = Literal["refuse", "keep_start", "keep_end", "chunk_and_pool"]
+
+MAX_FILE_BYTES = 1_000_000
+MAX_DEPTH = 50
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much a run may take; minutes become work once, at start. All limits that are given hold together."""
+
+    minutes: float | None = None
+    work: int | None = None
+    """Forward-equivalent unpadded tokens, backward counted twice; the same work gives the same verdict."""
+    trials: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.minutes is None and self.work is None and self.trials is None:
+            raise ConfigError("budget: give `minutes`, `work` or `trials`; all three are empty.")
+        for name in ("minutes", "work", "trials"):
+            value = getattr(self, name)
+            if value is not None and not (0 < value < float("inf")):
+                raise ConfigError(f"budget: `{name}` must be a finite number above 0, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the rows are. A missing `dev` or `held_out` is split off `train`, seeded and locked by hash."""
+
+    train: Any
+    """A path, a `datasets` directory or `hub:<id>`; from Python also a pandas DataFrame or a `datasets.Dataset`."""
+    dev: Any = None
+    held_out: Any = None
+    encoding: str = "utf-8"
+    delimiter: str | None = None
+    """Of CSV files; None: found and printed."""
+    held_out_share: float = 0.2
+    dev_share: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("held_out_share", "dev_share"):
+            value = getattr(self, name)
+            if not 0.0 < value < 0.9:
+                raise ConfigError(f"data: `{name}` must lie between 0 and 0.9, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Everything a run needs to know; what is None is detected from the data and printed."""
+
+    name: str = "task"
+    kind: Kind = "classify"
+    data: DataConfig
+    input: tuple[str, ...] | None = None
+    target: str | None = None
+    metric: str = "macro_f1"
+    slices: tuple[str, ...] = ()
+    cluster: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """A description in words for each label, used by zero_shot; labels without one describe themselves."""
+    truncation: Truncation = "refuse"
+    models: tuple[str, ...] = ("bundled:minilm",)
+    methods: tuple[str, ...] | None = None
+    """The rungs to climb; None: every rung of the ladder."""
+    budget: Budget = field(default_factory=lambda: Budget(minutes=10.0))
+    margin: float = 0.01
+    """How much worse than the best a cheaper rung may be and still be chosen, in units of the metric."""
+    level: float = 0.95
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    allow_pickle: bool = False
+    trust_remote_code: bool = False
+    disk_gb: float = 10.0
+    """Cap on what checkpoints and trial folders of one run may take on disk."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise ConfigError(
+                f"task: `name` becomes a folder, so it must be 1 to 64 letters, digits, dots, dashes or underscores, "
+                f"starting with a letter or digit; got {self.name!r}."
+            )
+        if not self.models:
+            raise ConfigError("task: `models` is empty; name at least one base, for example bundled:minilm.")
+        for name, low, high in (("margin", 0.0, 1.0), ("level", 0.5, 1.0), ("disk_gb", 0.0, float("inf"))):
+            if not low < getattr(self, name) < high and not (name == "margin" and self.margin == 0.0):
+                raise ConfigError(f"task: `{name}` must lie between {low:g} and {high:g}, got {getattr(self, name)}.")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"task: `seed` must lie between 0 and 4294967295, got {self.seed}.")
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], *, folder: Path | None = None) -> Self:
+        """A task from plain keys; relative data and model paths are taken from `folder`.
+
+        Raises:
+            ConfigError: a key is unknown (the closest known one is offered) or a value has the wrong type.
+        """
+        raw = dict(raw)
+        data = raw.pop("data", {})
+        if not isinstance(data, Mapping):
+            data = {"train": data}
+        data = dict(data)
+        for shorthand in ("train", "dev", "held_out"):
+            if shorthand in raw:
+                if shorthand in data:
+                    raise ConfigError(f"task: `{shorthand}` is given both at the top and under `data`; keep one.")
+                data[shorthand] = raw.pop(shorthand)
+        if data.get("train") is None:
+            raise ConfigError("task: no training data. The smallest task is one line, `train: tickets.csv`.")
+        if folder is not None:
+            for part in ("train", "dev", "held_out"):
+                data[part] = _anchor(data.get(part), folder)
+            if isinstance(raw.get("models"), (list, tuple)):
+                raw["models"] = [_anchor(name, folder, must_exist=True) for name in raw["models"]]
+            elif isinstance(raw.get("models"), str):
+                raw["models"] = [_anchor(raw["models"], folder, must_exist=True)]
+        if "name" not in raw and isinstance(data["train"], (str, Path)):
+            stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(str(data["train"])).stem).strip("-._") or "task"
+            raw["name"] = stem[:64]
+        return from_plain(cls, {**raw, "data": data}, where="task")
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Self:
+        """A task from a YAML file, or from a data file alone (`tickets.csv`); overrides use dotted keys.
+
+        Raises:
+            ConfigError: the file is missing, not strict YAML, or says something unknown.
+        """
+        path = Path(path)
+        if path.suffix.lower() not in (".yaml", ".yml"):
+            raw: dict[str, Any] = {"data": {"train": str(path.absolute())}}
+            return cls.from_dict(_with_overrides(raw, overrides or {}), folder=Path.cwd())
+        loaded = load_yaml(path)
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{path}: a task file is a mapping of keys, found {type(loaded).__name__}.")
+        if "name" not in loaded and path.stem != "task":
+            loaded["name"] = path.stem
+        return cls.from_dict(_with_overrides(loaded, overrides or {}), folder=path.absolute().parent)
+
+
+def _anchor(value: Any, folder: Path, *, must_exist: bool = False) -> Any:
+    """A relative path made absolute; names with a scheme (`hub:`, `bundled:`) and objects stay as they are."""
+    if not isinstance(value, (str, Path)) or re.match(r"[a-z]{2,}:", str(value)):
+        return value
+    anchored = folder / Path(value).expanduser()
+    if must_exist and not anchored.exists():
+        return str(value)
+    return str(anchored)
+
+
+def _with_overrides(raw: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    raw = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        place = raw
+        for parent in parents:
+            inner = place.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                inner = place[parent] = {"train": inner} if parent == "data" else {}
+            place = inner
+        if dotted in ("budget.minutes", "budget.work", "budget.trials"):
+            # one limit asked for by flag replaces the file's, so that a pinned work budget is only that
+            place.clear() if not any(key in overrides for key in _siblings(dotted, place)) else None
+        place[last] = value
+    return raw
+
+
+def _siblings(dotted: str, place: Mapping[str, Any]) -> list[str]:
+    parent, last = dotted.rsplit(".", 1)
+    return [f"{parent}.{key}" for key in place if key != last]
+
+
+def from_plain(cls: type[C], raw: Mapping[str, Any], *, where: str) -> C:
+    """A frozen dataclass from plain values, checked: unknown keys and wrong types are errors with an offer.
+
+    Raises:
+        ConfigError: names the key, what was expected and what was found.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in raw:
+        if key not in fields:
+            raise ConfigError(f"{where}: there is no key '{key}'.{did_you_mean(str(key), fields)}")
+    values = {key: _checked(hints[key], value, f"{where}.{key}") for key, value in raw.items()}
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where}: `{missing[0]}` is required.")
+    return cls(**values)
+
+
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _checked(next(arg for arg in args if arg is not type(None)), value, where)
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{where}: got {value!r}.{did_you_mean(str(value), map(str, args))}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, Sequence):
+            raise ConfigError(f"{where}: expected a list, got {value!r}.")
+        return tuple(_checked(args[0], item, where) for item in value)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected keys and values, got {value!r}.")
+        return {_checked(args[0], k, where): _checked(args[1], v, where) for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, hint):  # type: ignore[arg-type]
+            return value
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: expected keys and values, got {value!r}.")
+        return from_plain(typing.cast(type, hint), value, where=where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where}: expected {_plain_name(hint)}, got {value!r}.")
+    return value
+
+
+def _plain_name(hint: Any) -> str:
+    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, str(hint))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without surprises: no tags, no aliases bombs, no duplicate keys, `no` and `012` are text as in YAML 1.2."""
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"true|false|True|False", "tfTF"),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for i, key in enumerate(keys):
+        if key in keys[:i]:
+            raise ConfigError(f"the key '{key}' stands twice, again on line {node.value[i][0].start_mark.line + 1}.")
+    return loader.construct_mapping(node, deep=True)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def load_yaml(path: Path) -> Any:
+    """The content of a YAML file of at most 1 MB, read by strict rules.
+
+    Raises:
+        ConfigError: missing file, syntax, custom tags, duplicate keys, aliases, or nesting deeper than 50.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Name an existing task file or data file.") from error
+    if len(raw) > MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: {len(raw):,} bytes; a task file has at most {MAX_FILE_BYTES:,}.")
+    try:
+        text = raw.decode("utf-8-sig")
+        depth = 0
+        for event in yaml.parse(text, Loader=_StrictLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise ConfigError(f"{path}: line {event.start_mark.line + 1} uses an alias (*name); write the value out.")
+            depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
+            depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
+            if depth > MAX_DEPTH:
+                raise ConfigError(f"{path}: nested deeper than {MAX_DEPTH}.")
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader with fewer features
+    except ConfigError as error:
+        raise ConfigError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not plain YAML ({' '.join(str(error).split())}).") from error

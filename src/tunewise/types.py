@@ -1,0 +1,168 @@
+"""The nouns that travel between all parts: examples, predictions, scores, trials."""
+
+import dataclasses
+import enum
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["classify", "generate"]
+Family = Literal["causal", "masked", "encoder", "seq2seq", "hosted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One row of a task: what is read, what is wanted, and what it belongs to."""
+
+    id: str
+    fields: Mapping[str, str]
+    """Input columns by name, in the task's order; one text, or two for a pair."""
+    target: str | None = None
+    slices: Mapping[str, str] = field(default_factory=dict)
+    """Values of the columns that scores are broken down by; never a feature, never used to split."""
+    cluster: str | None = None
+    """Rows that share it are kept together in splits and resampled together."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self.fields.values())
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hash of input and target (not of id, slices or cluster): the same content is the same example."""
+        parts = [*self.fields.keys(), *self.fields.values(), "\x00" if self.target is None else f"\x01{self.target}"]
+        return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a predictor says about one example."""
+
+    text: str
+    """The label, or the generated text."""
+    scores: Mapping[str, float] | None = None
+    """Probability of each label, summing to 1; None where the predictor has none."""
+    evidence: tuple[str, ...] = ()
+    """Training texts or passages the answer rests on, nearest first."""
+    abstained: bool = False
+
+    @property
+    def log_probability(self) -> float | None:
+        """Natural log of the probability given to `text`; None without scores."""
+        if self.scores is None:
+            return None
+        import math
+
+        share = self.scores[self.text]
+        return math.log(share) if share > 0 else -math.inf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A metric on a set, with its confidence interval and what both were computed with."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    level: float = 0.95
+    method: str
+    """How the interval was made: "wilson", "bca bootstrap over examples", ..."""
+    caution: str | None = None
+    """Why the interval may not hold here (rare classes, share near 1), or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a candidate is expected to take; work is forward-equivalent unpadded tokens, backward counted twice."""
+
+    work: int
+    seconds: float
+    memory_bytes: int
+    trainable_parameters: int
+    fits: str | None = None
+    """None when it fits this machine, else the sentence that says why it does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One method with one configuration on one base."""
+
+    method: str
+    base: str
+    config: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """Short stable digest that names the candidate in the ledger and on disk."""
+        import json
+
+        text = json.dumps([self.method, self.base, dict(self.config)], sort_keys=True)
+        return f"{self.method}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+class Status(enum.StrEnum):
+    FINISHED = "finished"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    OUT_OF_BUDGET = "out_of_budget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One member's course: dev loss (mean natural-log loss) and train loss by optimiser step."""
+
+    train_steps: tuple[int, ...] = ()
+    train_losses: tuple[float, ...] = ()
+    dev_steps: tuple[int, ...] = ()
+    dev_losses: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A candidate that ran to its end and was measured on dev."""
+
+    candidate: Candidate
+    folder: str
+    """Where its predictor lies, relative to the run folder."""
+    predictions: tuple[Prediction, ...]
+    """On the choose part of dev, in its order."""
+    losses: tuple[float, ...]
+    """Negative log-probability of each target on the race part of dev, temperature-scaled."""
+    work: int
+    seconds: float
+    peak_memory_bytes: int
+    trainable_parameters: int
+    latency_ms_per_example: float
+    curve: Curve = Curve()
+    notes: tuple[str, ...] = ()
+    status: Literal[Status.FINISHED] = Status.FINISHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A candidate without a score, and the sentence that says why; never a number in disguise."""
+
+    candidate: Candidate
+    status: Literal[Status.FAILED, Status.SKIPPED, Status.OUT_OF_BUDGET]
+    reason: str
+    work: int = 0
+    seconds: float = 0.0
+    curve: Curve = Curve()
+
+
+Trial = Finished | Unfinished
+
+
+def to_plain(value: object) -> Any:
+    """Dataclasses, tuples, mappings and enums as JSON-ready dicts, lists and strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value.value if isinstance(value, enum.Enum) else value
