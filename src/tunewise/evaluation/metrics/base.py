@@ -1,0 +1,56 @@
+"""What every metric is: statistics of each example once, and a cheap way to turn many resamples of them into values.
+
+Axes: E examples, K statistics, C distinct rows of statistics, D draws.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from tunewise.types import Prediction
+
+Unit = Literal["points", "nats"]
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """One number for a set of answers. Stateless: the registry holds one instance of each."""
+
+    name: str
+    signature: str
+    """Implementation and the options that change the number; two scores compare only where it is equal."""
+    greater_is_better: bool
+    unit: Unit
+    """"points": a share or coefficient, printed times 100; "nats": printed as it is."""
+    decomposes: bool
+    """Whether the value is the mean of per-example values."""
+    binary: bool
+    """Whether those values are 0 or 1, so that Wilson's interval and McNemar's test apply."""
+    weighs_labels_equally: bool
+    """Whether a rare label counts as much as a frequent one; class-balanced losses go with it."""
+
+    def statistics(
+        self, targets: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]
+    ) -> np.ndarray:
+        """All the metric needs of each example, [E, K] float64."""
+
+    def aggregate(self, statistics_EK: np.ndarray, n_labels: int) -> float:
+        """The metric of these examples."""
+
+    def aggregate_draws(self, statistics_CK: np.ndarray, weight_DC: np.ndarray, n_labels: int) -> np.ndarray:
+        """The metric of each of D sets, [D], where set d holds row c `weight_DC[d, c]` times."""
+
+    def caution(self, statistics_EK: np.ndarray, n_labels: int) -> str | None:
+        """Why an interval on these examples may not hold, or None."""
+
+
+def near_the_edge(hits: int, n: int) -> str | None:
+    """A sentence where fewer than five answers are right or wrong, so that the share lies within 5/n of 1 or 0."""
+    few, word = (n - hits, "wrong") if 2 * hits >= n else (hits, "right")
+    if few >= 5:
+        return None
+    if few:
+        return f"only {few} of {n} answers {'is' if few == 1 else 'are'} {word}, too few for the interval to be exact"
+    unseen = 1.0 - 0.05 ** (1.0 / n)
+    return f"none of {n} answers is {word}; up to {100 * unseen:.1f} % of new answers may still be"

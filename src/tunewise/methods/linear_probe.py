@@ -1,0 +1,111 @@
+"""Train a linear head on the frozen base's features; the base itself never changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tunewise.errors import ConfigError
+from tunewise.methods.base import Bracket, Context, MadeAtOnce, Parameters, Real, Space
+from tunewise.predictors.base import Predictor
+from tunewise.predictors.head import HeadPredictor
+from tunewise.types import Cost
+
+MAX_ITERATIONS = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbeConfig:
+    """How freely the head may fit."""
+
+    c: float = 10.0
+    """Inverse strength of the L2 penalty."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.c < float("inf"):
+            raise ConfigError(f"linear_probe: `c` must be a finite number above 0, got {self.c}.")
+
+
+class LinearProbe:
+    r"""Multinomial logistic regression on fixed features (Alain and Bengio 2016).
+
+    $\min_{W,b} \tfrac12 \|W\|^2 + C \sum_i w_{y_i} (-\log \mathrm{softmax}(W f(x_i) + b)_{y_i})$, with every class
+    weighing the same where the metric is an average over classes.
+    """
+
+    name = "linear_probe"
+    families = frozenset({"causal", "masked", "encoder", "seq2seq"})
+    kinds = frozenset({"classify"})
+    Config = LinearProbeConfig
+    parameters: Parameters = {"c": Real(0.1, 1000.0, log=True)}
+    trained = False
+
+    def skip(self, context: Context) -> str | None:
+        return None
+
+    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[LinearProbeConfig]:
+        return [LinearProbeConfig(c=c) for c in (1.0, 100.0, 3.0, 30.0, 0.3, 300.0)][:n]
+
+    def cost(self, context: Context, config: LinearProbeConfig) -> Cost:
+        head = len(context.labels) * (context.base.info.hidden_size + 1)
+        work = context.train_tokens + context.race_tokens + self._fit_work(context, MAX_ITERATIONS // 4)
+        memory = 8 * len(context.fold.train) * context.base.info.hidden_size
+        return Cost(
+            work=work, seconds=work * context.seconds_per_work, memory_bytes=memory, trainable_parameters=head
+        )
+
+    def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
+        feature_EH = context.features(context.fold.train)
+        target_E = context.target_indices(context.fold.train)
+
+        def make(member: int) -> tuple[Predictor, int]:
+            weight_LH, bias_L, iterations = fit_head(feature_EH, target_E, len(context.labels), configs[member].c)
+            predictor = HeadPredictor(
+                base=context.base,
+                labels=context.labels,
+                policy=context.task.truncation,
+                weight_LH=weight_LH,
+                bias_L=bias_L,
+                unit_length=False,
+                features=context.features,
+            )
+            return predictor, self._fit_work(context, iterations)
+
+        size = len(context.labels) * (feature_EH.shape[1] + 1)
+        return MadeAtOnce(context, make, len(configs), parameters=lambda member: size)
+
+    def _fit_work(self, context: Context, iterations: int) -> int:
+        """Passes over the features, as tokens of a forward pass that cost as many multiplications."""
+        multiplications = 2 * iterations * len(context.fold.train) * len(context.labels) * context.base.info.hidden_size
+        return multiplications // max(1, context.base.info.parameters)
+
+
+def fit_head(
+    feature_EH: np.ndarray, target_E: np.ndarray, n_labels: int, c: float
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Weights [labels, hidden] and biases [labels] as float32, and the iterations it took (L-BFGS, scikit-learn).
+
+    Labels that no row has get no weight and a bias that keeps them below every other.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scale = float(np.sqrt((feature_EH**2).sum(axis=1).mean())) or 1.0
+    model = LogisticRegression(C=c, max_iter=MAX_ITERATIONS, tol=1e-3)
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        # a head stopped after MAX_ITERATIONS is a fine head: it is measured on dev like every other
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(feature_EH / scale, target_E)
+    weight_LH = np.zeros((n_labels, feature_EH.shape[1]), dtype=np.float32)
+    bias_L = np.full(n_labels, -30.0, dtype=np.float32)
+    if len(model.classes_) == 2:
+        first, second = model.classes_
+        weight_LH[second], bias_L[first], bias_L[second] = model.coef_[0] / scale, 0.0, model.intercept_[0]
+    else:
+        weight_LH[model.classes_] = model.coef_ / scale
+        bias_L[model.classes_] = model.intercept_
+    return weight_LH, bias_L, int(np.max(model.n_iter_))

@@ -1,0 +1,39 @@
+"""Always answer the most frequent label: the floor every score is read against."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tunewise.methods.base import Bracket, Context, MadeAtOnce, NoConfig, Parameters, Space
+from tunewise.predictors.base import Predictor
+from tunewise.predictors.constant import ConstantPredictor
+from tunewise.types import Cost
+
+
+class Majority:
+    """Label shares of train as the answer to everything."""
+
+    name = "majority"
+    families = frozenset({"causal", "masked", "encoder", "seq2seq", "hosted"})
+    kinds = frozenset({"classify"})
+    Config = NoConfig
+    parameters: Parameters = {}
+    trained = False
+
+    def skip(self, context: Context) -> str | None:
+        return None
+
+    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[NoConfig]:
+        return []
+
+    def cost(self, context: Context, config: NoConfig) -> Cost:
+        return Cost(work=0, seconds=0.0, memory_bytes=0, trainable_parameters=0)
+
+    def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
+        counts_L = np.bincount(context.target_indices(context.fold.train), minlength=len(context.labels))
+
+        def make(member: int) -> tuple[Predictor, int]:
+            return ConstantPredictor(labels=context.labels, shares=tuple(counts_L / counts_L.sum())), 0
+
+        return MadeAtOnce(context, make, len(configs))

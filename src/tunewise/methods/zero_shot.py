@@ -1,0 +1,83 @@
+"""Answer with the label whose name or description lies nearest to the text; no labelled example is used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tunewise.errors import ConfigError
+from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters, Space
+from tunewise.predictors.base import Predictor
+from tunewise.predictors.head import HeadPredictor
+from tunewise.types import Cost, Example
+
+SCALE = 20.0
+"""Turns cosines into logits; sentence encoders are trained with this factor (Reimers and Gurevych 2019)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig:
+    """What stands for a label."""
+
+    label_text: Literal["description", "name"] = "description"
+    """`description`: the task's sentence for the label where it has one; `name`: the label's name in words."""
+
+    def __post_init__(self) -> None:
+        if self.label_text not in ("description", "name"):
+            raise ConfigError(f"zero_shot: `label_text` is 'description' or 'name', got {self.label_text!r}.")
+
+
+class ZeroShot:
+    r"""Similarity of text and label by embedding: $p(l|x) \propto \exp(20 \cos(f(x), f(l)))$ (Yin et al. 2019)."""
+
+    name = "zero_shot"
+    families = frozenset({"masked", "encoder"})
+    kinds = frozenset({"classify"})
+    Config = ZeroShotConfig
+    parameters: Parameters = {"label_text": Choice(("description", "name"))}
+    trained = False
+
+    def skip(self, context: Context) -> str | None:
+        if all(_in_words(label).replace(" ", "").isdigit() and label not in context.task.labels for label in context.labels):
+            return (
+                "the labels are numbers, which say nothing about their meaning; "
+                "give each a description under `labels` in the task to climb this rung."
+            )
+        return None
+
+    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[ZeroShotConfig]:
+        return [ZeroShotConfig(label_text="name")][:n]
+
+    def cost(self, context: Context, config: ZeroShotConfig) -> Cost:
+        work = context.race_tokens
+        return Cost(work=work, seconds=work * context.seconds_per_work, memory_bytes=0, trainable_parameters=0)
+
+    def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
+        def make(member: int) -> tuple[Predictor, int]:
+            described = context.task.labels if configs[member].label_text == "description" else {}
+            texts = [described.get(label, _in_words(label)) for label in context.labels]
+            rows = [Example(id=f"label-{i}", fields={"text": text}) for i, text in enumerate(texts)]
+            vector_LH = _unit(context.features(rows))
+            predictor = HeadPredictor(
+                base=context.base,
+                labels=context.labels,
+                policy=context.task.truncation,
+                weight_LH=SCALE * vector_LH,
+                bias_L=np.zeros(len(texts), dtype=np.float32),
+                unit_length=True,
+                features=context.features,
+            )
+            return predictor, sum(len(text.split()) for text in texts)
+
+        return MadeAtOnce(context, make, len(configs))
+
+
+def _in_words(label: str) -> str:
+    """`card_arrival` and `cardArrival` as "card arrival"."""
+    spaced = "".join(f" {c.lower()}" if c.isupper() and i and label[i - 1].islower() else c for i, c in enumerate(label))
+    return " ".join(spaced.replace("_", " ").replace("-", " ").split()) or label
+
+
+def _unit(vector_EH: np.ndarray) -> np.ndarray:
+    return vector_EH / np.maximum(np.linalg.norm(vector_EH, axis=1, keepdims=True), 1e-12)
