@@ -4,6 +4,8 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -53,8 +55,6 @@ class Prediction:
         """Natural log of the probability given to `text`; None without scores."""
         if self.scores is None:
             return None
-        import math
-
         share = self.scores[self.text]
         return math.log(share) if share > 0 else -math.inf
 
@@ -98,8 +98,6 @@ class Candidate:
     @property
     def key(self) -> str:
         """Short stable digest that names the candidate in the ledger and on disk."""
-        import json
-
         text = json.dumps([self.method, self.base, dict(self.config)], sort_keys=True)
         return f"{self.method}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -123,20 +121,19 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A candidate that ran to its end and was measured on dev."""
+    """A candidate that reached its horizon and was measured on the race part of dev."""
 
     candidate: Candidate
-    folder: str
-    """Where its predictor lies, relative to the run folder."""
-    predictions: tuple[Prediction, ...]
-    """On the choose part of dev, in its order."""
-    losses: tuple[float, ...]
-    """Negative log-probability of each target on the race part of dev, temperature-scaled."""
+    score: float
+    """The task's metric on race."""
+    loss: float
+    """Mean temperature-scaled negative log-probability of the targets on race."""
     work: int
     seconds: float
     peak_memory_bytes: int
     trainable_parameters: int
-    latency_ms_per_example: float
+    folder: str | None = None
+    """Where its predictor lies, relative to the run folder; None for candidates that a sibling beat."""
     curve: Curve = Curve()
     notes: tuple[str, ...] = ()
     status: Literal[Status.FINISHED] = Status.FINISHED

@@ -144,8 +144,11 @@ class Method(Protocol):
     def skip(self, context: Context) -> str | None:
         """The sentence that says why this rung makes no sense here, or None."""
 
+    def default(self, context: Context) -> Any:
+        """The config that is tried first: the field's priors, fitted to the amount of data."""
+
     def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
-        """n configs to try, the default never among them."""
+        """Up to n configs to try, the default never among them."""
 
     def cost(self, context: Context, config: Any) -> Cost: ...
 

@@ -44,6 +44,9 @@ class LinearProbe:
     def skip(self, context: Context) -> str | None:
         return None
 
+    def default(self, context: Context) -> LinearProbeConfig:
+        return LinearProbeConfig()
+
     def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[LinearProbeConfig]:
         return [LinearProbeConfig(c=c) for c in (1.0, 100.0, 3.0, 30.0, 0.3, 300.0)][:n]
 

@@ -24,6 +24,9 @@ class Majority:
     def skip(self, context: Context) -> str | None:
         return None
 
+    def default(self, context: Context) -> NoConfig:
+        return NoConfig()
+
     def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[NoConfig]:
         return []
 

@@ -44,6 +44,9 @@ class Retrieval:
     def skip(self, context: Context) -> str | None:
         return None
 
+    def default(self, context: Context) -> RetrievalConfig:
+        return RetrievalConfig()
+
     def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[RetrievalConfig]:
         grid = [(1, 0.05), (3, 0.05), (5, 0.05), (20, 0.05), (5, 0.02), (20, 0.02), (40, 0.05), (20, 0.1), (40, 0.02)]
         return [RetrievalConfig(neighbours=k, temperature=t) for k, t in grid][:n]

@@ -46,6 +46,9 @@ class ZeroShot:
             )
         return None
 
+    def default(self, context: Context) -> ZeroShotConfig:
+        return ZeroShotConfig()
+
     def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[ZeroShotConfig]:
         return [ZeroShotConfig(label_text="name")][:n]
 

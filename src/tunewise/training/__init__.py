@@ -1,0 +1,1 @@
+"""One loop for every trained rung, over a population of members."""

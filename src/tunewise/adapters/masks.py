@@ -1,0 +1,39 @@
+"""Dropout masks as a function of (member seed, step, site, token, feature): no stored generator, no order of calls.
+
+A mask of a token is the same whichever rows share its micro-batch and whichever members share its stack.
+Axes: P members, S sequences, T positions, M tokens of one member (S times T), I features.
+"""
+
+import torch
+from torch import Tensor
+
+from tunewise.seeding import derive
+
+_DRAWS = 1 << 24
+
+
+def token_hash(sequence_S: Tensor, positions: int) -> Tensor:
+    """[M] int32: one well-mixed number per token, from the global number of its sequence and its position there."""
+    position_T = torch.arange(positions, dtype=torch.int32, device=sequence_S.device)
+    row_S1 = _mix(sequence_S.to(torch.int32))[:, None]
+    return _mix(row_S1 + position_T * 40503).flatten()
+
+
+def dropout_mask(
+    token_M: Tensor, features: int, *, rate_P: Tensor, seeds: list[int], step: int, site: str, dtype: torch.dtype
+) -> Tensor:
+    """[P, M, I]: 0 with probability `rate_P`, else 1 / (1 - rate), so that the mean is kept (inverted dropout)."""
+    place = torch.arange(features, dtype=torch.int32, device=token_M.device)
+    starts = [derive(seed, "dropout", step, site) & 0x7FFFFFFF for seed in seeds]
+    start_P1 = torch.tensor(starts, dtype=torch.int32, device=token_M.device)[:, None]
+    feature_PI = _mix(_mix(place * 69069)[None] ^ start_P1)
+    draw_PMI = (_mix(token_M[None, :, None] ^ feature_PI[:, None, :]) >> 7) & (_DRAWS - 1)
+    keep_PMI = draw_PMI >= (rate_P * _DRAWS).round().to(torch.int32)[:, None, None]
+    return keep_PMI.to(dtype) / (1.0 - rate_P).to(dtype)[:, None, None]
+
+
+def _mix(value: Tensor) -> Tensor:
+    """The 32-bit finaliser of MurmurHash3 (Appleby 2011): every input bit reaches every output bit."""
+    value = (value ^ ((value >> 16) & 0xFFFF)) * -2048144789
+    value = (value ^ ((value >> 13) & 0x7FFFF)) * -1028477387
+    return value ^ ((value >> 16) & 0xFFFF)

@@ -1,0 +1,44 @@
+"""`tunewise predict`: answer the rows of a file with a bundle."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunewise.errors import DataError
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or the run folder that holds one.")],
+    input_: Annotated[Path, typer.Option("--input", "-i", help="CSV, TSV, JSONL or Parquet with the task's columns.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSONL file; default: standard output.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    encoding: Annotated[str, typer.Option(help="Of the input file.")] = "utf-8",
+    abstain_below: Annotated[
+        float, typer.Option(help="Mark answers whose probability is lower as abstained.")
+    ] = 0.0,
+) -> None:
+    """Write one JSON object per row: id, label, scores, abstained.
+
+    Example: tunewise predict runs/tickets-1/bundle --input new.jsonl --output answers.jsonl
+    """
+    from tunewise.data.columns import example_rows
+    from tunewise.data.loaders import load_table
+    from tunewise.door import load, predictions_as_rows
+    from tunewise.runs import write_atomic
+
+    if output is not None and output.exists() and not output.is_file():
+        raise DataError(f"predict: {output} is not a file that can be written.")
+    loaded = load(bundle, device=device)
+    table = load_table(input_, encoding=encoding, delimiter=None, role="input")
+    examples = example_rows(table, loaded.manifest.columns)
+    rows = predictions_as_rows([e.id for e in examples], loaded.predict(examples))
+    for row in rows:
+        row["abstained"] = row["abstained"] or (row["scores"] is not None and row["scores"][row["label"]] < abstain_below)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write_atomic(output, text)

@@ -1,0 +1,42 @@
+"""How even the classes are, and which have too few rows to be learnt or measured."""
+
+from collections import Counter
+
+from tunewise.data.audit.finding import Finding, Ruler
+from tunewise.data.load import Data
+
+FEW = 5
+UNEVEN = 10
+"""Times the smallest class that the largest may be before it is worth a warning."""
+
+
+def check(data: Data, ruler: Ruler) -> list[Finding]:
+    """The largest and smallest class of train, classes with fewer than five rows there, and classes not in dev."""
+    counts = Counter(str(example.target) for example in data.train)
+    largest = min(counts, key=lambda label: (-counts[label], label))
+    smallest = min(counts, key=lambda label: (counts[label], label))
+    sentence = (
+        f"{len(counts)} classes in train; the largest is '{largest}' with {counts[largest]:,} rows "
+        f"({counts[largest] / counts.total():.1%}), the smallest '{smallest}' with {counts[smallest]:,}."
+    )
+    uneven = counts[largest] > UNEVEN * counts[smallest]
+    severity = "warning" if uneven else "info"
+    found = [Finding(check="balance", severity=severity, sentence=sentence, count=len(counts))]
+    few = sorted(label for label, count in counts.items() if count < FEW)
+    if few:
+        ids = tuple(example.id for example in data.train if example.target in few)
+        sentence = f"{_classes(few)} fewer than {FEW} rows in train: {_shown(few)}."
+        found.append(Finding(check="balance", severity="warning", sentence=sentence, count=len(few), ids=ids))
+    unseen = sorted(counts.keys() - {str(example.target) for example in data.dev})
+    if unseen:
+        sentence = f"{_classes(unseen)} no row in dev and cannot be measured there: {_shown(unseen)}."
+        found.append(Finding(check="balance", severity="warning", sentence=sentence, count=len(unseen)))
+    return found
+
+
+def _classes(labels: list[str]) -> str:
+    return "1 class has" if len(labels) == 1 else f"{len(labels)} classes have"
+
+
+def _shown(labels: list[str]) -> str:
+    return ", ".join(repr(label) for label in labels[:10]) + (" ..." if len(labels) > 10 else "")

@@ -1,0 +1,253 @@
+"""From a task to its examples: read, recognise, count what cannot be used, split, and seal held_out."""
+
+import functools
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunewise.config import Task
+from tunewise.data.columns import Columns, find_columns
+from tunewise.data.files import digest_of_path
+from tunewise.data.loaders import format_of, load_table
+from tunewise.data.normal import look_alike, look_alike_sentence
+from tunewise.data.rows import Rows, to_examples
+from tunewise.data.sealed import Sealed
+from tunewise.data.split import content_digest, split_off
+from tunewise.data.table import SHOWN_LINES, Table
+from tunewise.errors import DataError
+from tunewise.types import Example
+
+SPLIT_VALUES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "val", "valid", "validation", "development"), "dev"),
+    **dict.fromkeys(("held_out", "test", "heldout", "held-out"), "held_out"),
+}
+Examples = tuple[Example, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The rows of a run in their three parts, and everything that was decided about them."""
+
+    train: Examples
+    dev: Examples
+    held_out: Sealed
+    labels: tuple[str, ...]
+    """Names of the classes, sorted."""
+    columns: Columns
+    notes: tuple[str, ...]
+    """Sentences to print: what was found, detected, rejected and split."""
+    fingerprint: str
+    """sha256 of train and dev in their order: ids, content, slices and clusters."""
+
+
+def load_data(task: Task) -> Data:
+    """The task's examples, split and checked; held_out stays sealed.
+
+    Raises:
+        DataError: a source cannot be read or used, there are fewer than two classes, or dev has a label train lacks.
+    """
+    if task.kind != "classify":
+        raise DataError(f"task: the kind '{task.kind}' is not built yet; `kind: classify` is.")
+    _check_sources(task)
+    table = _load(task, "train")
+    columns = find_columns(table, task)
+    rows = to_examples(table, columns, role="train")
+    parts, notes = _parts(table, columns, rows)
+    notes = [*table.notes, *columns.notes, *rows.notes, *notes]
+    if len(targets := {example.target for example in parts["train"]}) < 2:
+        count = len(parts["train"])
+        raise DataError(
+            f"{table.source}: all {count:,} training rows have the target {targets.pop()!r}; give two or more."
+        )
+    kept, held_out = _held_out(task, columns, parts, notes)
+    train, dev = _dev(task, columns, parts, kept, notes)
+    labels = tuple(sorted({str(example.target) for example in train}))
+    _check_labels(train, dev, labels, notes)
+    seal = held_out or _sealed_source(task, columns, labels)
+    notes.append(f"train {len(train):,} rows, dev {len(dev):,}, held_out {seal.n or 'sealed'}; {len(labels)} classes.")
+    return Data(
+        train=train,
+        dev=dev,
+        held_out=seal,
+        labels=labels,
+        columns=columns,
+        notes=tuple(notes),
+        fingerprint=_digest_in_order([*train, *dev]),
+    )
+
+
+def _digest_in_order(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.id, example.digest, sorted(example.slices.items()), example.cluster)).encode())
+    return digest.hexdigest()
+
+
+def _load(task: Task, role: str) -> Table:
+    source = getattr(task.data, role)
+    return load_table(source, encoding=task.data.encoding, delimiter=task.data.delimiter, role=role)
+
+
+def _check_sources(task: Task) -> None:
+    """Every source is there before any is read, and no file is two parts."""
+    seen: dict[str, str] = {}
+    for role in ("train", "dev", "held_out"):
+        source = getattr(task.data, role)
+        if source is None or isinstance(source, Table):
+            continue
+        format_of(source, role=role)
+        if not isinstance(source, (str, Path)) or str(source).startswith("hub:"):
+            continue
+        path = str(Path(source).resolve())
+        if path in seen and Path(path).is_file():
+            raise DataError(
+                f"data.{role}: {Path(path).name} is given as data.{seen[path]} too. Leave `{role}` out to have it "
+                "split off, or name another file."
+            )
+        seen[path] = role
+
+
+def _parts(table: Table, columns: Columns, rows: Rows) -> tuple[dict[str, Examples], list[str]]:
+    """The rows by the part that the split column puts them in; all are train without one."""
+    values = table.columns.get(columns.split) if columns.split else None
+    if values is None:
+        return {"train": rows.examples}, []
+    roles = [SPLIT_VALUES.get((value or "").strip().casefold()) for value in values]
+    unknown = [row for row, role in enumerate(roles) if role is None]
+    if len(unknown) == len(roles):
+        return {"train": rows.examples}, [f"the column '{columns.split}' names no train, dev or test rows; not used."]
+    if unknown:
+        raise DataError(
+            f"{table.source}: {table.where(unknown[0])}: '{columns.split}' is {values[unknown[0]]!r}; expected train, "
+            "dev (or validation) or held_out (or test)."
+        )
+    parts: dict[str, list[Example]] = defaultdict(list)
+    for example, row in zip(rows.examples, rows.places, strict=True):
+        parts[str(roles[row])].append(example)
+    if "train" not in parts:
+        raise DataError(f"{table.source}: the column '{columns.split}' marks no usable row as train.")
+    counts = ", ".join(f"{len(parts[role]):,} {role}" for role in ("train", "dev", "held_out") if role in parts)
+    return {role: tuple(part) for role, part in parts.items()}, [f"split by the column '{columns.split}': {counts}."]
+
+
+def _held_out(
+    task: Task, columns: Columns, parts: dict[str, Examples], notes: list[str]
+) -> tuple[Examples, Sealed | None]:
+    """What is left to train and choose on, and the sealed part unless it is a source of its own."""
+    train = parts["train"]
+    if task.data.held_out is not None:
+        _refuse_both("held_out", columns, parts)
+        return train, None
+    if "held_out" in parts:
+        return train, _sealed_rows(parts["held_out"], train, "the rows marked in the split column")
+    train, part = _split(train, task.data.held_out_share, task.seed, "held_out", notes)
+    return train, _sealed_rows(part, train, "rows split off train")
+
+
+def _dev(
+    task: Task, columns: Columns, parts: dict[str, Examples], train: Examples, notes: list[str]
+) -> tuple[Examples, Examples]:
+    if task.data.dev is not None:
+        _refuse_both("dev", columns, parts)
+        table = _load(task, "dev")
+        rows = to_examples(table, columns, role="dev")
+        notes += [*table.notes, *rows.notes]
+        labels = {str(example.target) for example in train}
+        _refuse_unknown(rows.examples, sorted(labels), table.source, [table.where(row) for row in rows.places])
+        return train, rows.examples
+    if "dev" in parts:
+        return train, parts["dev"]
+    return _split(train, task.data.dev_share, task.seed, "dev", notes)
+
+
+def _refuse_both(role: str, columns: Columns, parts: dict[str, Examples]) -> None:
+    if role in parts:
+        raise DataError(
+            f"data.{role}: a source is given, and {len(parts[role]):,} training rows are marked {role} in the column "
+            f"'{columns.split}'. Keep one of the two."
+        )
+
+
+def _split(examples: Examples, share: float, seed: int, name: str, notes: list[str]) -> tuple[Examples, Examples]:
+    kept, part = split_off(examples, share, seed=seed, name=name)
+    if not part:
+        raise DataError(
+            f"data: {len(examples):,} rows are too few, or hang together too closely, to split off {name} and keep "
+            f"every class in train. Give a file as `data.{name}`, or more rows."
+        )
+    notes.append(
+        f"{name}: {len(part):,} of {len(examples):,} rows split off ({share:.0%} asked), stratified by target; "
+        f"equal texts {'and clusters ' if any(e.cluster for e in examples) else ''}kept together; seed {seed}."
+    )
+    return kept, part
+
+
+def _check_labels(train: Examples, dev: Examples, labels: Sequence[str], notes: list[str]) -> None:
+    _refuse_unknown(dev, labels, "dev")
+    once = sorted(label for label, count in Counter(str(e.target) for e in train).items() if count == 1)
+    if once:
+        shown = ", ".join(repr(label) for label in once[:10]) + (" ..." if len(once) > 10 else "")
+        notes.append(f"{len(once)} classes have a single training row, which stays in train: {shown}.")
+    notes += [look_alike_sentence(group) for group in look_alike(labels)]
+
+
+def _refuse_unknown(examples: Sequence[Example], labels: Sequence[str], role: str, where: Sequence[str] = ()) -> None:
+    """`where` says for each example where it stands; without it, ids are given."""
+    counts = Counter(str(example.target) for example in examples)
+    unknown = sorted(counts.keys() - set(labels))
+    if not unknown:
+        return
+    places = where or [f"id {example.id}" for example in examples]
+    found = [place for place, example in zip(places, examples, strict=True) if example.target == unknown[0]]
+    shown = ", ".join(found[:SHOWN_LINES]) + (" ..." if len(found) > SHOWN_LINES else "")
+    more = f" (and {len(unknown) - 1} more unknown labels)" if len(unknown) > 1 else ""
+    raise DataError(
+        f"{role}: {len(found):,} rows have the label {unknown[0]!r}, which no training row has: {shown}{more}. "
+        "Correct the label, or add rows of it to train."
+    )
+
+
+def _sealed_rows(part: Examples, train: Examples, source: str) -> Sealed:
+    read = functools.partial(_read_rows, part, tuple(sorted({str(example.target) for example in train})))
+    return Sealed(fingerprint=content_digest(part), source=source, n=len(part), read=read)
+
+
+def _read_rows(part: Examples, labels: Sequence[str]) -> tuple[Examples, tuple[str, ...]]:
+    _refuse_unknown(part, labels, "held_out")
+    return part, ()
+
+
+def _sealed_source(task: Task, columns: Columns, labels: Sequence[str]) -> Sealed:
+    source = task.data.held_out
+    fingerprint = _fingerprint(task, source)
+    name = Path(source).name if isinstance(source, (str, Path)) else f"the {type(source).__name__} given as held_out"
+    read = functools.partial(_read_source, task, columns, labels, fingerprint)
+    return Sealed(fingerprint=fingerprint, source=name, n=None, read=read)
+
+
+def _read_source(
+    task: Task, columns: Columns, labels: Sequence[str], fingerprint: str
+) -> tuple[Examples, tuple[str, ...]]:
+    if _fingerprint(task, task.data.held_out) != fingerprint:
+        raise DataError(
+            "held_out: the data have changed since the run began. Start a new run, or put the old file back."
+        )
+    table = _load(task, "held_out")
+    rows = to_examples(table, columns, role="held_out")
+    _refuse_unknown(rows.examples, labels, "held_out", [table.where(row) for row in rows.places])
+    return rows.examples, (*table.notes, *rows.notes)
+
+
+def _fingerprint(task: Task, source: Any) -> str:
+    """Of a path the bytes, so that nothing is parsed before the opening; of an object or hub id the columns' texts."""
+    if isinstance(source, (str, Path)) and not str(source).startswith("hub:"):
+        return digest_of_path(Path(source), role="held_out")
+    table = _load(task, "held_out")
+    digest = hashlib.sha256()
+    for name, values in table.columns.items():
+        digest.update(repr((name, values)).encode())
+    return digest.hexdigest()

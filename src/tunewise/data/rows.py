@@ -1,0 +1,105 @@
+"""Rows of a table become examples; a row that cannot is counted with its reason and its line."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from tunewise.data.columns import Columns
+from tunewise.data.table import Table, list_places
+from tunewise.errors import DataError, did_you_mean
+from tunewise.types import Example
+
+MISSING_SLICE = "(missing)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The examples of one file with the ledger of what was read, used and rejected."""
+
+    examples: tuple[Example, ...]
+    places: tuple[int, ...]
+    """Row of the table that each example came from, from 0."""
+    notes: tuple[str, ...]
+
+
+def to_examples(table: Table, columns: Columns, *, role: str) -> Rows:
+    """One example for each row that has a text and a target; the others are counted in the notes.
+
+    Raises:
+        DataError: a column is missing here, no row is left, or two rows have the same id.
+    """
+    _check_columns(table, columns)
+    ids = _ids(table, columns, role)
+    rejected: dict[str, list[int]] = defaultdict(list)
+    examples: list[Example] = []
+    places: list[int] = []
+    texts = [table.columns[name] for name in columns.inputs]
+    targets = table.columns[columns.target]
+    slices = {name: table.columns[name] for name in columns.slices}
+    clusters = table.columns[columns.cluster] if columns.cluster else None
+    for row in range(len(table)):
+        empty = [name for name, values in zip(columns.inputs, texts, strict=True) if _is_empty(values[row])]
+        if empty or _is_empty(targets[row]):
+            rejected[empty[0] if empty else columns.target].append(table.lines[row])
+            continue
+        cluster = clusters[row] if clusters else None
+        example = Example(
+            id=ids[row],
+            fields={name: str(values[row]) for name, values in zip(columns.inputs, texts, strict=True)},
+            target=targets[row],
+            slices={name: values[row] or MISSING_SLICE for name, values in slices.items()},
+            cluster=None if _is_empty(cluster) else cluster,
+        )
+        examples.append(example)
+        places.append(row)
+    ledger = _ledger(table, len(examples), rejected)
+    if not examples:
+        raise DataError(f"{ledger} No row is left to use.")
+    notes = [ledger] if rejected else []
+    alone = sum(example.cluster is None for example in examples) if columns.cluster else 0
+    if alone:
+        notes.append(
+            f"{table.source}: {alone:,} rows have no '{columns.cluster}'; each counts as a cluster of its own."
+        )
+    return Rows(examples=tuple(examples), places=tuple(places), notes=tuple(notes))
+
+
+def _check_columns(table: Table, columns: Columns) -> None:
+    cluster = (columns.cluster,) if columns.cluster else ()
+    for name in (*columns.inputs, columns.target, *columns.slices, *cluster):
+        if name in table.unusable:
+            raise DataError(f"{table.source}: the column '{name}' cannot be used: {table.unusable[name].sentence}.")
+        if name not in table.columns:
+            offer = did_you_mean(name, table.names)
+            raise DataError(f"{table.source}: there is no column '{name}', which the training data has.{offer}")
+
+
+def _is_empty(value: str | None) -> bool:
+    return value is None or not value.strip()
+
+
+def _ids(table: Table, columns: Columns, role: str) -> list[str]:
+    """The id column's values, else the row's number from 1, with the role before it outside the training data."""
+    if columns.id is None or columns.id not in table.columns:
+        start = "" if role == "train" else f"{role}:"
+        return [f"{start}{number}" for number in range(1, len(table) + 1)]
+    seen: dict[str, int] = {}
+    for row, value in enumerate(table.columns[columns.id]):
+        if value is None or not value.strip():
+            raise DataError(f"{table.source}: {table.where(row)}: '{columns.id}' is empty. Every row needs its own id.")
+        if value in seen:
+            raise DataError(
+                f"{table.source}: {table.where(row)}: the {columns.id} '{value}' is already that of "
+                f"{table.where(seen[value])}. Ids must differ; rename the column if it is not an id."
+            )
+        seen[value] = row
+    return list(seen)
+
+
+def _ledger(table: Table, used: int, rejected: dict[str, list[int]]) -> str:
+    lost = sum(map(len, rejected.values()))
+    reasons = ", ".join(
+        f"{len(lines):,} with an empty '{name}' ({list_places(table.unit, lines)})" for name, lines in rejected.items()
+    )
+    return f"{table.source}: {len(table):,} rows read, {used:,} used, {lost:,} rejected" + (
+        f": {reasons}." if lost else "."
+    )

@@ -1,0 +1,77 @@
+"""What a data file holds before anyone asks what it means: columns of text, exactly as written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tunewise.errors import DataError
+
+SHOWN_LINES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unusable:
+    """Why the values of a column are not texts; an error only for whoever wants to use that column."""
+
+    kind: Literal["list", "mapping", "bytes", "not finite"]
+    sentence: str
+    """Where such a value was met first, for example `line 3 holds a list`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Columns of equal length; every value is text as written, None where there is none."""
+
+    columns: dict[str, list[str | None]]
+    source: str
+    """What messages call it: the file's name, `hub:<id>` or `the DataFrame`."""
+    lines: list[int]
+    """Where each row stands in the source, from 1."""
+    unit: Literal["line", "row"] = "line"
+    """What `lines` counts."""
+    notes: tuple[str, ...] = ()
+    unusable: Mapping[str, Unusable] = field(default_factory=dict)
+    """Columns that are there but hold no plain values; they are not in `columns`."""
+
+    def __post_init__(self) -> None:
+        if not self.lines or not self.names:
+            raise DataError(f"{self.source}: no rows. A data file needs a row of values below its column names.")
+        for name, values in self.columns.items():
+            assert len(values) == len(self.lines), name
+            self._check_encodable(name, values)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All columns, usable or not."""
+        return (*self.columns, *self.unusable)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def where(self, row: int) -> str:
+        return f"{self.unit} {self.lines[row]}"
+
+    def _check_encodable(self, name: str, values: Sequence[str | None]) -> None:
+        try:
+            "".join(value for value in values if value).encode()
+        except UnicodeEncodeError:
+            row = next(i for i, value in enumerate(values) if value and not _encodable(value))
+            raise DataError(
+                f"{self.source}: {self.where(row)}: the value of '{name}' holds half of a surrogate pair (\\ud800 to "
+                "\\udfff), which is not text. The file was cut or escaped wrongly; write the character whole."
+            ) from None
+
+
+def _encodable(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def list_places(unit: str, lines: Sequence[int]) -> str:
+    """`line 3`, `lines 3, 5` or `lines 3, 5, 8, 9, 12 and 40 more`."""
+    shown = ", ".join(map(str, lines[:SHOWN_LINES]))
+    more = f" and {len(lines) - SHOWN_LINES:,} more" if len(lines) > SHOWN_LINES else ""
+    return f"{unit}{'s' if len(lines) > 1 else ''} {shown}{more}"

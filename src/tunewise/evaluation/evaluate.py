@@ -1,0 +1,114 @@
+"""Score predictions on examples: the metric with its interval, each slice, the confusions and the worst mistakes.
+
+Axes: E examples, K statistics, L labels (targets in rows, predictions in columns).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunewise.errors import DataError
+from tunewise.evaluation.intervals import interval
+from tunewise.evaluation.metrics.base import Metric
+from tunewise.types import Example, Prediction, Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceScore:
+    """The score of the examples that share a value of a slice column."""
+
+    column: str
+    value: str
+    score: Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All that is said about one candidate on one set."""
+
+    score: Score
+    slices: list[SliceScore]
+    """By column, then by value; examples without the column are in none."""
+    confusion_LL: np.ndarray
+    """How often a target (row) got a prediction (column), int64, in the order of the labels."""
+    outside: int
+    """Examples whose target or prediction is not among the labels: wrong, and not in `confusion_LL`."""
+    mistakes: list[int]
+    """Indices of wrong answers, the most confident first; those without probabilities last."""
+
+
+def evaluate(
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    metric: Metric,
+    *,
+    labels: Sequence[str],
+    level: float = 0.95,
+    rng: np.random.Generator,
+    draws: int = 2000,
+) -> Evaluation:
+    """Intervals resample clusters together where the examples name any.
+
+    Raises:
+        DataError: there are no examples, one has no target, or predictions and examples are not equally many.
+        ConfigError: the metric needs probabilities and a prediction has none.
+    """
+    targets = _targets(predictions, examples)
+    statistics_EK = metric.statistics(targets, predictions, labels)
+
+    def score(rows: Sequence[int]) -> Score:
+        clusters = [examples[i].cluster for i in rows]
+        part_EK = statistics_EK[list(rows)]
+        return interval(metric, part_EK, n_labels=len(labels), clusters=clusters, level=level, rng=rng, draws=draws)
+
+    confusion_LL = confusion(targets, predictions, labels)
+    return Evaluation(
+        score=score(range(len(examples))),
+        slices=[SliceScore(column=c, value=v, score=score(rows)) for (c, v), rows in _slices(examples).items()],
+        confusion_LL=confusion_LL,
+        outside=len(examples) - int(confusion_LL.sum()),
+        mistakes=_mistakes(targets, predictions),
+    )
+
+
+def confusion(targets: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
+    """Counts by target (row) and prediction (column), int64; pairs with a text outside the labels are left out."""
+    index = {label: i for i, label in enumerate(labels)}
+    confusion_LL = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for target, prediction in zip(targets, predictions, strict=True):
+        if target in index and prediction.text in index:
+            confusion_LL[index[target], index[prediction.text]] += 1
+    return confusion_LL
+
+
+def _targets(predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[str]:
+    if len(predictions) != len(examples):
+        raise DataError(
+            f"evaluation: every example needs one prediction, got {len(predictions)} for {len(examples)} examples."
+        )
+    targets = []
+    for example in examples:
+        if example.target is None:
+            raise DataError(
+                f"evaluation: row '{example.id}' has no target, so its answer cannot be scored; "
+                "give it one or leave the row out."
+            )
+        targets.append(example.target)
+    return targets
+
+
+def _slices(examples: Sequence[Example]) -> dict[tuple[str, str], list[int]]:
+    rows: dict[tuple[str, str], list[int]] = {}
+    for i, example in enumerate(examples):
+        for column, value in example.slices.items():
+            rows.setdefault((column, value), []).append(i)
+    return dict(sorted(rows.items()))
+
+
+def _mistakes(targets: Sequence[str], predictions: Sequence[Prediction]) -> list[int]:
+    def confidence(prediction: Prediction) -> float:
+        return -1.0 if prediction.scores is None else prediction.scores.get(prediction.text, 0.0)
+
+    wrong = [i for i, (target, prediction) in enumerate(zip(targets, predictions, strict=True)) if prediction.text != target]
+    return sorted(wrong, key=lambda i: (-confidence(predictions[i]), i))

@@ -1,0 +1,529 @@
+"""The story of a run: load, audit, plan, climb, choose, open held_out once, report, bundle."""
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tunewise.config import Task
+from tunewise.data.audit import Finding, audit
+from tunewise.data.load import Data, load_data
+from tunewise.data.split import race_and_choose
+from tunewise.errors import EndedEarly, RunError
+from tunewise.evaluation.evaluate import evaluate
+from tunewise.evaluation.metrics import METRICS
+from tunewise.methods import LADDER
+from tunewise.methods.base import Context, Fold
+from tunewise.models.embed import FeatureStore
+from tunewise.models.encoder import Encoder
+from tunewise.models.load import load_base
+from tunewise.predictors.base import Predictor
+from tunewise.predictors.bundle import load_predictor, save_bundle
+from tunewise.report.build import build_report
+from tunewise.report.card import model_card
+from tunewise.report.evidence import Evidence, write_evidence
+from tunewise.report.sentences import verdict_words
+from tunewise.runs import Run, count_opening, next_folder, write_atomic, write_json
+from tunewise.search.budget import Clock, Purse, hard_stop, work_of
+from tunewise.search.calibrate import Speed, forward_speed, rehearse
+from tunewise.search.climb import Climb, Rung, under_searched
+from tunewise.search.finalists import Measured, choose_rung, latency, measure, versus_best
+from tunewise.search.plan import make_plan
+from tunewise.search.trial import Arena, Stopper
+from tunewise.search.watch import PlanRow, Quiet, Watcher
+from tunewise.seeding import derive, generator
+from tunewise.types import Candidate, Example, Finished, Status, to_plain
+
+PROBES = 16
+
+
+@dataclass
+class Session:
+    """What one sitting of a run holds in memory."""
+
+    task: Task
+    run: Run
+    clock: Clock
+    watcher: Watcher
+    data: Data
+    bases: dict[str, Encoder]
+    stores: dict[str, FeatureStore]
+    race: tuple[Example, ...]
+    choose: tuple[Example, ...]
+    findings: list[Finding]
+    tokens: dict[str, dict[str, Any]]
+    speeds: dict[str, Speed]
+    purse: Purse
+
+    def context(self, base: str, method: str, bracket: int) -> Context:
+        """What a method may see; each bracket has its own seed."""
+        speed = self.speeds.get(f"{method} {base}") or self.speeds[f"forward {base}"]
+        metric = METRICS.get(self.task.metric)
+        targets = [str(example.target) for example in self.race]
+        return Context(
+            task=self.task,
+            labels=self.data.labels,
+            base=self.bases[base],
+            folds=(Fold(train=self.data.train, race=self.race),),
+            features=self.stores[base],
+            score=lambda p: metric.aggregate(metric.statistics(targets, p, self.data.labels), len(self.data.labels)),
+            work=int(min(self.purse.left, 2**62)),
+            seed=derive(self.task.seed, base, method, bracket),
+            train_tokens=self.tokens[base]["train"],
+            race_tokens=self.tokens[base]["race"],
+            seconds_per_work=speed.seconds_per_work,
+        )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The rungs to climb, in the ladder's order."""
+        asked = self.task.methods
+        return tuple(name for name in LADDER if asked is None or name in asked)
+
+
+def fit_task(
+    task: Task,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
+    like: Candidate | None = None,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Run the ladder on a task and leave everything in the run folder; returns the verdict as in verdict.json.
+
+    With `like`, only this candidate is made, on the new data, without a search.
+
+    Raises:
+        ConfigError, DataError, ModelError, RunError: the input is wrong; nothing was written over.
+        EndedEarly: interrupted, or nothing could be measured; what there is was saved and `resume` continues.
+    """
+    clock, watcher = Clock(), watcher or Quiet()
+    check_names(task)
+    data = load_data(task)
+    folder = folder or next_folder(task.name)
+    with Run.open(folder) if resume else Run.create(folder) as run:
+        clock.before = float(run.ledger.recall("clock") or 0.0)
+        try:
+            like_plain = run.ledger.once("like", "", lambda: to_plain(like) if like else {})
+            like = Candidate(**like_plain) if like_plain else None
+            session = prepare(task, data, run, clock, watcher)
+            watcher.plan(plan_rows(session))
+            rungs = climb(session, like)
+            return conclude(session, rungs)
+        except EndedEarly as early:
+            leave_early(task, run, clock, str(early))
+            raise
+        finally:
+            run.ledger.update("clock", "", clock.seconds)
+
+
+def check_names(task: Task) -> None:
+    """Raise ConfigError for a metric or method that does not exist, before anything is read."""
+    METRICS.get(task.metric)
+    for name in task.methods or ():
+        LADDER.get(name)
+
+
+def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) -> Session:
+    """Load the bases, audit the data, measure the machine, turn minutes into work; all of it recorded once."""
+    for note in data.notes:
+        watcher.say(note)
+    _same_as_before(run, "data", {"train": data.fingerprint, "held_out": data.held_out.fingerprint}, "the data")
+    write_atomic(run.folder / "task.yaml", task_text(task))
+    bases = {
+        name: load_base(
+            name,
+            device=task.device,
+            dtype=task.dtype,
+            allow_pickle=task.allow_pickle,
+            trust_remote_code=task.trust_remote_code,
+        )
+        for name in task.models
+    }
+    for name, base in bases.items():
+        _same_as_before(run, f"base {name}", {"sha256": base.info.sha256}, f"the weights of {name}")
+    race, choose = race_and_choose(data.dev)
+    if race == choose:
+        watcher.say(
+            f"dev has {len(race)} rows, too few to split again: the same rows race candidates and choose the rung, "
+            "so its scores flatter the winner a little; held_out does not."
+        )
+    tokens = {name: _count_tokens(base, data, race, task) for name, base in bases.items()}
+    findings = _audit(data, bases, watcher)
+    for name, counted in tokens.items():
+        if counted["note"]:
+            watcher.say(f"{name}: {counted['note']}")
+    stores = {
+        name: FeatureStore(base, task.truncation, (*data.train, *race), run.folder / "cache" / f"features-{i}")
+        for i, (name, base) in enumerate(bases.items())
+    }
+    purse = Purse(total=None, trials=task.budget.trials, rates={})
+    session = Session(task, run, clock, watcher, data, bases, stores, race, choose, findings, tokens, {}, purse)
+    _measure_machine(session)
+    return session
+
+
+def _same_as_before(run: Run, kind: str, value: Any, what: str) -> None:
+    if run.ledger.once("same", kind, lambda: value) != value:
+        raise RunError(
+            f"{run.folder}: {what} changed since this run started, so it cannot be continued. "
+            "Put the old version back, or start a new run."
+        )
+
+
+def _count_tokens(base: Encoder, data: Data, race: Sequence[Example], task: Task) -> dict[str, Any]:
+    train = base.encode([e.texts for e in data.train], task.truncation, name="train")
+    dev = base.encode([e.texts for e in race], task.truncation, name="dev")
+    cut = train.cut_rows + dev.cut_rows
+    note = ""
+    if cut:
+        note = (
+            f"{cut} of {train.rows + dev.rows} rows are longer than the {base.info.max_tokens} tokens it reads; "
+            f"{train.cut_tokens + dev.cut_tokens} tokens were cut (policy {task.truncation})."
+        )
+    lengths = base.token_counts([e.texts for e in data.train])
+    return {"train": train.tokens, "race": dev.tokens, "note": note, "lengths": lengths, "too_long": cut}
+
+
+def _audit(data: Data, bases: Mapping[str, Encoder], watcher: Watcher) -> list[Finding]:
+    first = next(iter(bases.values()))
+    findings = audit(data, length_of=first.token_counts, max_tokens=first.info.max_tokens)
+    for finding in findings:
+        watcher.say(f"audit, {finding.severity}: {finding.sentence}")
+    if any(finding.check == "languages" and finding.severity != "info" for finding in findings):
+        for name, base in bases.items():
+            if base.info.english_only:
+                watcher.say(f"{name} was trained on English only; expect less on the rows in other languages.")
+    return findings
+
+
+def _measure_machine(session: Session) -> None:
+    """Speeds of every rung and the work the budget stands for: measured once, recorded, and the same on resume."""
+    task, ledger = session.task, session.run.ledger
+
+    def speed(name: str, make: Any) -> None:
+        raw = ledger.once("speed", name, lambda: to_plain(make()))
+        session.speeds[name] = Speed(**raw)
+
+    for base, encoder in session.bases.items():
+        speed(f"forward {base}", lambda e=encoder: forward_speed(e, session.data.train, task.truncation))
+    for method in (LADDER.get(name) for name in session.methods):
+        for base in session.bases:
+            context = session.context(base, method.name, 0)
+            if method.trained and context.base.info.family in method.families and method.skip(context) is None:
+                speed(f"{method.name} {base}", lambda m=method, c=context: rehearse(m, c))
+    reference = session.speeds[f"forward {task.models[0]}"].seconds_per_work
+    rates = {}
+    if task.budget.work is None and task.budget.minutes is not None:
+        rates = {name: s.seconds_per_work / reference for name, s in session.speeds.items()}
+        rates |= {
+            f"{method} {base}": session.speeds[f"forward {base}"].seconds_per_work / reference
+            for method in session.methods
+            for base in session.bases
+            if f"{method} {base}" not in rates
+        }
+    raw = ledger.once(
+        "budget",
+        "",
+        lambda: {
+            "work": work_of(task.budget, seconds_spent=session.clock.seconds, seconds_per_work=reference),
+            "rates": rates,
+        },
+    )
+    session.purse = Purse(total=raw["work"], trials=task.budget.trials, rates=raw["rates"])
+
+
+def plan_rows(session: Session) -> list[PlanRow]:
+    """What will be tried, in order, with expected time and memory."""
+    return make_plan(session.methods, list(session.bases), session.context, session.speeds, session.purse)
+
+
+def climb(session: Session, like: Candidate | None) -> list[Rung]:
+    """Every rung with its trials."""
+    stopper = Stopper(session.clock, hard_stop(session.task.budget))
+    arena = Arena(session.run, session.task, stopper, session.watcher, [str(e.target) for e in session.race])
+    refusals = {f"{row.method} {row.base}": row.reason for row in plan_rows(session) if row.reason and "memory" in row.reason}
+    recorded = session.run.ledger.once("refusals", "", lambda: refusals)
+    with stopper.listening():
+        return Climb(arena, session.purse, session.context, list(session.bases), session.methods, recorded, like).run()
+
+
+def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
+    """Choose on dev, write the choice down, open held_out, measure, and leave verdict, evidence, bundle and report."""
+    task, run, labels = session.task, session.run, session.data.labels
+    winners = [rung for rung in rungs if rung.best is not None]
+    if not winners:
+        reasons = "; ".join(f"{rung.name}: {rung.closed}" for rung in rungs if rung.closed)
+        raise EndedEarly(f"nothing could be measured ({reasons})")
+    predictors = {rung.name: _load(session, rung) for rung in winners}
+    on_dev = [measure(rung, predictors[rung.name], session.choose, task, labels, on="choose") for rung in winners]
+    choice = choose_rung(on_dev, session.choose, task, labels)
+    chosen = winners[choice.index]
+    digest = hashlib.sha256(json.dumps([to_plain(w.best.candidate) for w in winners if w.best]).encode()).hexdigest()
+    run.ledger.once("choice", "", lambda: {**to_plain(choice), "chosen": chosen.name, "winners": digest})
+
+    held_out = _open_held_out(session)
+    for store in session.stores.values():
+        store.add(held_out)
+    on_held_out = [measure(rung, predictors[rung.name], held_out, task, labels, on="held_out") for rung in winners]
+    differences = versus_best(on_held_out, held_out, task, labels)
+    for predictor in predictors.values():
+        _uncached(predictor)
+    latencies = [latency(predictors[rung.name], held_out) for rung in winners]
+
+    verdict = _verdict(session, rungs, winners, on_dev, on_held_out, differences, latencies, choice)
+    write_json(run.folder / "verdict.json", verdict)
+    place = winners.index(chosen)
+    _write_evidence(session, rungs, chosen, held_out, on_dev, on_held_out, place)
+    _write_bundle(session, predictors[chosen.name], verdict)
+    build_report(run.folder)
+    session.watcher.budget(session.clock.seconds, None, int(session.purse.spent), session.purse.total)
+    session.watcher.verdict(verdict)
+    return verdict
+
+
+def _load(session: Session, rung: Rung) -> Predictor:
+    assert rung.best is not None
+    predictor = load_predictor(session.run.folder / str(rung.best.folder) / "predictor", lambda name: session.bases[name])
+    if predictor.base is not None and hasattr(predictor, "features"):
+        predictor.features = session.stores[rung.base]  # several rungs read the same vectors: compute them once
+    return predictor
+
+
+def _uncached(predictor: Predictor) -> None:
+    if hasattr(predictor, "features"):
+        predictor.features = None
+
+
+def _open_held_out(session: Session) -> tuple[Example, ...]:
+    """The sealed rows. Recorded before they are read, so that a crash cannot hide an opening."""
+    run, sealed = session.run, session.data.held_out
+    run.ledger.once("opening", "", lambda: {"data": sealed.fingerprint})
+    return sealed.open()
+
+
+def _verdict(
+    session: Session,
+    rungs: Sequence[Rung],
+    winners: Sequence[Rung],
+    on_dev: Sequence[Measured],
+    on_held_out: Sequence[Measured],
+    differences: Sequence[Mapping[str, Any]],
+    latencies: Sequence[float],
+    choice: Any,
+) -> dict[str, Any]:
+    task, purse = session.task, session.purse
+    rows = []
+    for rung in rungs:
+        row = _row(session, rung)
+        if rung in winners:
+            i = list(winners).index(rung)
+            row["dev"], row["held_out"] = _plain_score(on_dev[i]), _plain_score(on_held_out[i])
+            row["latency_ms_per_example"], row["vs_best"] = latencies[i], dict(differences[i])
+        rows.append(row)
+    chosen = winners[choice.index]
+    opened = count_opening(session.data.held_out.fingerprint, str(session.run.folder.resolve()))
+    verdict = {
+        **_frame(task, session.clock),
+        "n": {"train": len(session.data.train), "dev": len(session.data.dev), "held_out": on_held_out[0].score.n},
+        "rungs": rows,
+        "resolved": choice.resolved,
+        "rows_to_resolve": choice.rows_to_resolve,
+        "chosen": {"method": chosen.method.name, "base": chosen.base, "why": choice.why},
+        "held_out_openings": {"this_run": 1, "all_runs": opened},
+    }
+    verdict["budget"] = {
+        "asked": {k: v for k, v in to_plain(task.budget).items() if v is not None},
+        "work": purse.total,
+        "spent": {"minutes": session.clock.seconds / 60, "work": int(purse.spent), "trials": purse.tried},
+    }
+    verdict["signature"] = METRICS.get(task.metric).signature
+    verdict["notes"] = list(session.data.notes)
+    verdict["words"] = verdict_words(verdict)
+    return verdict
+
+
+def _frame(task: Task, clock: Clock) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "task": task.name,
+        "kind": task.kind,
+        "metric": task.metric,
+        "level": task.level,
+        "margin": task.margin,
+        "seed": task.seed,
+        "environment": environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine facts that results may depend on."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    names = ("tunewise", "torch", "transformers", "peft", "numpy", "scikit-learn")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _row(session: Session, rung: Rung) -> dict[str, Any]:
+    best = rung.best
+    last = rung.trials[-1]
+    price = session.purse.by_rung.get(f"{rung.method.name} {rung.base}", 0.0)
+    return {
+        "method": rung.method.name,
+        "base": rung.base,
+        "status": (Status.FINISHED if best else last.status).value,
+        "reason": rung.closed,
+        "config": dict((best or last).candidate.config),
+        "dev": None,
+        "held_out": None,
+        "seconds": sum(trial.seconds for trial in rung.trials),
+        "trials": sum(trial.work > 0 or isinstance(trial, Finished) for trial in rung.trials),
+        "work": int(price),
+        "share_of_budget": price / session.purse.total if session.purse.total else 0.0,
+        "under_searched": under_searched(rung),
+        "peak_memory_bytes": max((t.peak_memory_bytes for t in rung.trials if isinstance(t, Finished)), default=None),
+        "trainable_parameters": best.trainable_parameters if best else None,
+        "latency_ms_per_example": None,
+        "seed_sd": None,
+        "vs_best": None,
+    }
+
+
+def _plain_score(measured: Measured) -> dict[str, Any]:
+    score = measured.score
+    return {
+        "score": score.value,
+        "low": score.low,
+        "high": score.high,
+        "n": score.n,
+        "interval": score.method,
+        "caution": score.caution,
+    }
+
+
+def _write_evidence(
+    session: Session,
+    rungs: Sequence[Rung],
+    chosen: Rung,
+    held_out: Sequence[Example],
+    on_dev: Sequence[Measured],
+    on_held_out: Sequence[Measured],
+    place: int,
+) -> None:
+    task, labels = session.task, session.data.labels
+    evaluation = evaluate(
+        on_held_out[place].predictions,
+        held_out,
+        METRICS.get(task.metric),
+        labels=labels,
+        level=task.level,
+        rng=generator(task.seed, "slices"),
+    )
+    write_evidence(
+        session.run.folder,
+        Evidence(
+            data=session.data,
+            held_out=held_out,
+            choose=session.choose,
+            findings=session.findings,
+            lengths=session.tokens[task.models[0]],
+            max_tokens=session.bases[task.models[0]].info.max_tokens,
+            policy=task.truncation,
+            notes=session.data.notes,
+            trials=[(rung.method.name, rung.base, trial, trial is chosen.best) for rung in rungs for trial in rung.trials],
+            predictions=[
+                (m.rung.method.name, m.rung.base, part, rows, m.predictions, m.rung is chosen)
+                for part, rows, group in (("dev", session.choose, on_dev), ("held_out", held_out, on_held_out))
+                for m in group
+            ],
+            evaluation=evaluation,
+            chosen_predictions=on_held_out[place].predictions,
+            features=session.stores[chosen.base],
+        ),
+    )
+
+
+def _write_bundle(session: Session, predictor: Predictor, verdict: Mapping[str, Any]) -> None:
+    task = session.task
+    probes = session.choose[:PROBES]
+    save_bundle(
+        predictor,
+        session.run.folder / "bundle",
+        task_name=task.name,
+        kind=task.kind,
+        columns=session.data.columns.inputs,
+        policy=task.truncation,
+        probes=probes,
+        card=model_card(verdict),
+        extra={"chosen": dict(verdict["chosen"]), "metric": task.metric},
+    )
+
+
+def chosen_candidate(folder: Path) -> Candidate:
+    """What a finished run chose, to be made again on other data.
+
+    Raises:
+        RunError: there is no run with a verdict in the folder.
+    """
+    path = folder / "verdict.json"
+    verdict = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if not verdict.get("chosen"):
+        raise RunError(f"{folder}: no run with a verdict here, so there is no choice to repeat.")
+    method, base = verdict["chosen"]["method"], verdict["chosen"]["base"]
+    row = next(row for row in verdict["rungs"] if (row["method"], row["base"]) == (method, base))
+    return Candidate(method=method, base=base, config=row["config"])
+
+
+def plan_task(task: Task, *, watcher: Watcher) -> list[PlanRow]:
+    """The plan of a run, without running it; nothing is left on disk."""
+    check_names(task)
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder, Run.create(Path(folder) / "plan") as run:
+        return plan_rows(prepare(task, load_data(task), run, clock, watcher))
+
+
+def leave_early(task: Task, run: Run, clock: Clock, reason: str) -> None:
+    """A verdict.json that says the run has none yet."""
+    verdict = {**_frame(task, clock), "chosen": None, "rungs": [], "notes": [reason], "words": f"No verdict yet: {reason}."}
+    write_json(run.folder / "verdict.json", verdict)
+
+
+def task_text(task: Task) -> str:
+    """The resolved task as YAML; data given as Python objects are named by their type."""
+    raw = to_plain(dataclasses.asdict(task) if not _has_objects(task) else _without_objects(task))
+    return yaml.safe_dump(_dropping_none(raw), sort_keys=False, allow_unicode=True)
+
+
+def _has_objects(task: Task) -> bool:
+    return any(not isinstance(v, (str, Path, type(None))) for v in (task.data.train, task.data.dev, task.data.held_out))
+
+
+def _without_objects(task: Task) -> dict[str, Any]:
+    def named(value: Any) -> Any:
+        return value if isinstance(value, (str, type(None))) else f"python:{type(value).__name__}"
+
+    data = dataclasses.replace(
+        task.data, train=named(task.data.train), dev=named(task.data.dev), held_out=named(task.data.held_out)
+    )
+    return {f.name: getattr(task, f.name) for f in dataclasses.fields(task)} | {"data": dataclasses.asdict(data)}
+
+
+def _dropping_none(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        return {key: _dropping_none(value) for key, value in raw.items() if value is not None}
+    return raw

@@ -1,0 +1,112 @@
+"""Faster arithmetic where a test on this machine shows that it is both faster and right."""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+
+from tunewise.errors import ConfigError
+
+FLOAT32_ERROR = 1e-5
+"""Relative error above which arithmetic is not float32 any more: bf16 has 3e-3, fp32 sums of this length 1e-6."""
+BF16_GAIN = 1.5
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@contextlib.contextmanager
+def fast_float32() -> Iterator[None]:
+    """Within it, float32 products on the CPU take the faster library where that one is as exact.
+
+    `torch.set_float32_matmul_precision("medium")` hands them to oneDNN, twice as fast on CPUs without matrix units;
+    on those with them (AMX) it means bf16, and nothing is changed.
+    """
+    before = torch.get_float32_matmul_precision()
+    if before != "highest" or not medium_is_float32():
+        yield
+        return
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@functools.cache
+def medium_is_float32() -> bool:
+    """Whether products at "medium" precision have float32's error on this machine's CPU."""
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(256, 384, generator=generator)
+    right = torch.randn(384, 384, generator=generator)
+    exact = left.double() @ right.double()
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        products = [left @ right, torch.nn.functional.linear(left, right.T.contiguous(), torch.zeros(384))]
+    finally:
+        torch.set_float32_matmul_precision(before)
+    return all(float((product - exact).norm() / exact.norm()) < FLOAT32_ERROR for product in products)
+
+
+@functools.cache
+def bf16_is_fast(device_type: str) -> bool:
+    """Whether bf16 products are at least 1.5 times as fast as float32; measured once for the CPU (about 30 ms)."""
+    if device_type == "cuda":
+        return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    if device_type != "cpu":
+        return False
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(512, 384, generator=generator), torch.randn(384, 1536, generator=generator)
+    half_left, half_right = left.bfloat16(), right.bfloat16()
+    with fast_float32():
+        float32_seconds = _best_seconds(lambda: left @ right)
+    return float32_seconds > BF16_GAIN * _best_seconds(lambda: half_left @ half_right)
+
+
+def _best_seconds(product: Callable[[], torch.Tensor]) -> float:
+    """The fastest of a few, because other work on the machine only ever adds time."""
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        product()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def resolve_device(asked: str) -> torch.device:
+    """The device to compute on; "auto" is a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise ConfigError(f"device: '{asked}' is not a device. Use auto, cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: '{asked}' was asked for, but PyTorch finds no GPU here. Use auto or cpu.")
+    return device
+
+
+def resolve_dtype(asked: str, device: torch.device) -> torch.dtype:
+    """The number format of a base's weights; "auto" is bfloat16 where that is fast, else float32.
+
+    Raises:
+        ConfigError: not one of auto, float32, bfloat16.
+    """
+    if asked == "auto":
+        return torch.bfloat16 if bf16_is_fast(device.type) else torch.float32
+    if asked not in DTYPES:
+        raise ConfigError(f"dtype: '{asked}' is not known. Use auto, float32 or bfloat16.")
+    return DTYPES[asked]
+
+
+def attention(architecture: str, device: torch.device) -> str:
+    """Which attention a base is loaded with: plain products on the CPU, the fused kernel on a GPU.
+
+    On CPUs the fused kernel saves memory that short rows do not need and is slower to train through.
+    """
+    return "sdpa" if device.type == "cuda" and not architecture.startswith("deberta") else "eager"

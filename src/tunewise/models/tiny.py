@@ -1,0 +1,165 @@
+"""A random base of a few thousand weights in a folder, to try everything offline in seconds."""
+
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunewise.errors import ConfigError, did_you_mean
+from tunewise.models.load import quiet_transformers
+
+ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert")
+VOCABULARY = 512
+MAX_TOKENS = 64
+TEXTS = (
+    "the card was stolen and my payment is still pending",
+    "how do I reset the password of my account",
+    "a film of great charm, well acted and never dull",
+    "this is the worst product I have ever bought",
+    "please cancel my order and refund the money",
+    "the application crashes when I open the report",
+)
+_WORDPIECE = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
+_BYTE_LEVEL = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "<mask>": 4}
+
+
+def tiny_encoder(
+    folder: str | Path,
+    *,
+    architecture: str = "bert",
+    seed: int = 0,
+    hidden: int = 32,
+    layers: int = 2,
+    texts: Iterable[str] = TEXTS,
+) -> Path:
+    """The folder, now holding a random base of this architecture and a tokenizer trained on the texts.
+
+    Same arguments, same bytes of weights. It reads 64 tokens and knows nothing.
+
+    Raises:
+        ConfigError: no such architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"tiny_encoder: there is no '{architecture}'.{did_you_mean(architecture, ARCHITECTURES)}")
+    from transformers import AutoConfig, AutoModel
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    byte_level = architecture == "roberta"
+    tokenizer = _byte_level(texts) if byte_level else _wordpiece(texts, architecture)
+    specials = _BYTE_LEVEL if byte_level else _WORDPIECE
+    pad, start, end = (specials[key] for key in (("<pad>", "<s>", "</s>") if byte_level else ("[PAD]", "[CLS]", "[SEP]")))
+    settings = _settings(architecture, hidden, layers)
+    config = AutoConfig.for_model(
+        architecture, vocab_size=VOCABULARY, pad_token_id=pad, bos_token_id=start, eos_token_id=end, **settings
+    )
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(config, **_without_pooler(config))
+        _spread(model)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _settings(architecture: str, hidden: int, layers: int) -> dict[str, Any]:
+    if architecture == "distilbert":
+        return {"dim": hidden, "n_layers": layers, "n_heads": 2, "hidden_dim": 2 * hidden, "max_position_embeddings": MAX_TOKENS}
+    settings: dict[str, Any] = {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": MAX_TOKENS,
+    }
+    if architecture == "roberta":
+        # positions are counted from padding_idx + 1
+        settings |= {"max_position_embeddings": MAX_TOKENS + 2, "type_vocab_size": 1}
+    if architecture == "electra":
+        settings |= {"embedding_size": hidden // 2}
+    if architecture == "deberta-v2":
+        settings |= {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
+    if architecture == "modernbert":
+        settings |= {"local_attention": 16, "cls_token_id": 2, "sep_token_id": 3, "global_attn_every_n_layers": 2}
+    return settings
+
+
+def _without_pooler(config: Any) -> dict[str, Any]:
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    takes = "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    return {"add_pooling_layer": False} if takes else {}
+
+
+def _spread(model: torch.nn.Module) -> None:
+    """Weights ten times as wide as the usual start: else every text gets nearly the same vector."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.mul_(10.0)
+
+
+def _wordpiece(texts: Iterable[str], architecture: str) -> Any:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    raw.normalizer = normalizers.BertNormalizer(lowercase=True)
+    raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    raw.train_from_iterator(
+        texts,
+        trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=list(_WORDPIECE), show_progress=False),
+    )
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", _WORDPIECE["[CLS]"]), ("[SEP]", _WORDPIECE["[SEP]"])],
+    )
+    names = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        model_max_length=MAX_TOKENS,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=names if architecture in ("distilbert", "modernbert") else ["token_type_ids", *names],
+    )
+
+
+def _byte_level(texts: Iterable[str]) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=list(_BYTE_LEVEL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    raw.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", _BYTE_LEVEL["<s>"]), ("</s>", _BYTE_LEVEL["</s>"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw,
+        model_max_length=MAX_TOKENS,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+        mask_token="<mask>",
+        model_input_names=["input_ids", "attention_mask"],
+    )

@@ -1,0 +1,155 @@
+"""Answer with a base whose weights were changed: a LoRA adapter on it, or every weight of its own; and a head.
+
+Axes: E examples, H hidden, L labels, I and O sides of a layer, R rank.
+"""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass
+from tunewise.adapters.peft_format import PeftLora, load_peft, save_peft
+from tunewise.adapters.tree import shared_tree
+from tunewise.config import Truncation
+from tunewise.errors import BundleError, ModelError
+from tunewise.models.encoder import Encoder, answering
+from tunewise.predictors.base import Bases
+from tunewise.types import Example, Prediction
+
+CONFIG, HEAD, ADAPTER, WEIGHTS = "adapted.json", "head.safetensors", "adapter", "model.safetensors"
+
+
+class AdaptedPredictor:
+    """softmax(W f(x) + b) with f the adapted base, pooled. The shared base is never changed, not even for a moment."""
+
+    kind = "adapted"
+
+    def __init__(
+        self,
+        *,
+        base: Encoder,
+        labels: tuple[str, ...],
+        policy: Truncation,
+        weight_LH: np.ndarray,
+        bias_L: np.ndarray,
+        tensors: Mapping[str, Tensor],
+        adapter: PeftLora | None,
+        unit_length: bool = False,
+    ) -> None:
+        """`tensors`: `<path>.A` [I, R] and `<path>.B` [R, O] with an `adapter`, else every weight of the base by name.
+
+        `unit_length`: whether the head reads vectors scaled to length 1.
+
+        Raises:
+            ModelError: the tensors do not fit the base.
+        """
+        self.base, self.labels, self.policy = base, labels, policy
+        self.weight_LH, self.bias_L = weight_LH.astype(np.float32), bias_L.astype(np.float32)
+        self.tensors, self.adapter, self.unit_length = dict(tensors), adapter, unit_length
+        if self.weight_LH.shape != (len(labels), base.info.hidden_size) or self.bias_L.shape != (len(labels),):
+            raise ModelError(
+                f"adapted: the head should be {len(labels)} labels by {base.info.hidden_size}, found "
+                f"{self.weight_LH.shape} and {self.bias_L.shape}. It was made for another base."
+            )
+        self.encoder = self._adapted_encoder(base)
+
+    def _adapted_encoder(self, base: Encoder) -> Encoder:
+        """An encoder with a module tree of its own, in which only what was trained is not the base's."""
+        encoder = copy.copy(base)
+        encoder.model = shared_tree(base.model)
+        encoder.info = dataclasses.replace(base.info, normalize=self.unit_length)
+        if self.adapter is None:
+            _own_weights(encoder.model, self.tensors)
+        else:
+            paths = tuple(sorted({name[:-2] for name in self.tensors}))
+            stack = LoraStack(
+                encoder.model,
+                LoraForm(rank=self.adapter.rank, targets=paths),
+                [LoraMember(scale=self.adapter.scale)],
+            )
+            stack.bind({name: tensor[None].to(stack.device) for name, tensor in self.tensors.items()})
+            stack.now = Pass(active=(0,), sequences=0, positions=0)
+            stack.attach(encoder.model)
+        return encoder
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        if not examples:
+            return []
+        feature_EH = self.encoder.features([example.texts for example in examples], answering(self.policy))
+        logits_EL = feature_EH.astype(np.float64) @ self.weight_LH.T.astype(np.float64) + self.bias_L
+        share_EL = np.exp(logits_EL - logits_EL.max(axis=1, keepdims=True))
+        share_EL /= share_EL.sum(axis=1, keepdims=True)
+        return [
+            Prediction(text=self.labels[int(row.argmax())], scores=dict(zip(self.labels, row.tolist(), strict=True)))
+            for row in share_EL
+        ]
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        info = self.base.info
+        plain = {
+            "base": info.name,
+            "labels": list(self.labels),
+            "policy": self.policy,
+            "unit_length": self.unit_length,
+            "weights": "full" if self.adapter is None else "adapter",
+        }
+        (folder / CONFIG).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        head = {"weight": torch.from_numpy(self.weight_LH.copy()), "bias": torch.from_numpy(self.bias_L.copy())}
+        save_file(head, folder / HEAD)
+        if self.adapter is None:
+            whole = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.tensors.items()}
+            save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+        else:
+            save_peft(
+                self.tensors,
+                dataclasses.replace(self.adapter, base_name=info.name, revision=info.revision),
+                folder / ADAPTER,
+            )
+
+    @classmethod
+    def load(cls, folder: Path, bases: Bases) -> Self:
+        try:
+            plain: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            head = load_file(folder / HEAD)
+            if plain["weights"] == "full":
+                tensors, adapter = load_file(folder / WEIGHTS), None
+            else:
+                tensors, adapter = load_peft(folder / ADAPTER)
+            return cls(
+                base=bases(plain["base"]),
+                labels=tuple(plain["labels"]),
+                policy=plain["policy"],
+                weight_LH=head["weight"].numpy(),
+                bias_L=head["bias"].numpy(),
+                tensors=tensors,
+                adapter=adapter,
+                unit_length=bool(plain["unit_length"]),
+            )
+        except (OSError, ValueError, KeyError, SafetensorError, ModelError) as error:
+            raise BundleError(f"adapted: {folder} cannot be loaded: {error}") from error
+
+
+def _own_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give the module tree these weights instead of those it shares."""
+    expected = {name: parameter for name, parameter in model.named_parameters()}
+    for name in expected.keys() | tensors.keys():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        wanted = tuple(expected[name].shape) if name in expected else None
+        if found != wanted:
+            raise ModelError(
+                f"adapted: weight '{name}' should have shape {wanted}, found {found}. It was made for another base."
+            )
+    for name, old in expected.items():
+        module, _, last = name.rpartition(".")
+        own = nn.Parameter(tensors[name].to(old.device, old.dtype), requires_grad=False)
+        model.get_submodule(module)._parameters[last] = own

@@ -1,0 +1,80 @@
+"""What a run may take: minutes become work once, work is what decides, the clock only stops a run that overshoots."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tunewise.config import Budget
+
+SEARCH_SHARE = 0.88
+"""Of the work, for rungs and brackets; the rest is for the choice, held_out and the report."""
+FINISH_SECONDS = 6.0
+FINISH_SHARE = 0.05
+OVERSHOOT = 1.10
+"""Of the minutes that were asked for, at which the clock stops a run."""
+
+
+@dataclass
+class Clock:
+    """Seconds a run has taken, over all its sittings; monotonic, so that a changed wall clock does not matter."""
+
+    before: float = 0.0
+    """Seconds of earlier sittings."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+
+@dataclass
+class Purse:
+    """Work that was granted and spent. A pure function of what was recorded, never of the clock.
+
+    Work is counted in forward-equivalent unpadded tokens, backward counted twice. Where minutes were asked for, a
+    method whose tokens take longer than a plain forward pass of the first base is charged that much more (`rates`).
+    """
+
+    total: int | None
+    trials: int | None
+    rates: Mapping[str, float]
+    """By "method base": how much slower a unit of this method's work is than the reference."""
+    spent: float = 0.0
+    tried: int = 0
+    by_rung: dict[str, float] = field(default_factory=dict)
+
+    def price(self, method: str, base: str, work: float) -> float:
+        """This work in units of the purse."""
+        return work * self.rates.get(f"{method} {base}", 1.0)
+
+    def pay(self, method: str, base: str, work: float, candidates: int) -> None:
+        price = self.price(method, base, work)
+        self.spent += price
+        self.tried += candidates
+        self.by_rung[f"{method} {base}"] = self.by_rung.get(f"{method} {base}", 0.0) + price
+
+    @property
+    def left(self) -> float:
+        """What the search may still spend; infinite where only trials are limited."""
+        return float("inf") if self.total is None else max(0.0, SEARCH_SHARE * self.total - self.spent)
+
+    @property
+    def trials_left(self) -> int:
+        return 10**9 if self.trials is None else max(0, self.trials - self.tried)
+
+
+def work_of(budget: Budget, *, seconds_spent: float, seconds_per_work: float) -> int | None:
+    """The work that the budget stands for, counted once at start; None where only trials are limited."""
+    if budget.work is not None:
+        return budget.work
+    if budget.minutes is None:
+        return None
+    return max(1, int((60 * budget.minutes - seconds_spent) / seconds_per_work))
+
+
+def hard_stop(budget: Budget) -> float:
+    """Seconds after which brackets are cut off, leaving time to finish within 10 % of the minutes asked for."""
+    if budget.minutes is None:
+        return float("inf")
+    seconds = 60 * budget.minutes
+    return max(0.5 * seconds, OVERSHOOT * seconds - FINISH_SECONDS - FINISH_SHARE * seconds)

@@ -1,0 +1,56 @@
+"""How fast this machine is at each rung: a few steps of each, timed once at start and written to the ledger."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tunewise.evaluation.cost import PeakMemory
+from tunewise.methods.base import Context, Method
+from tunewise.models.encoder import Encoder
+from tunewise.types import Example
+
+SAMPLE_ROWS = 256
+REHEARSAL_STEPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What a rehearsal of a rung showed."""
+
+    seconds_per_work: float
+    memory_bytes: int
+
+
+def forward_speed(base: Encoder, examples: tuple[Example, ...], policy: Any) -> Speed:
+    """Of a plain forward pass: the unit that all work is counted in."""
+    rows = [example.texts for example in examples[:SAMPLE_ROWS]]
+    base.features(rows[: min(32, len(rows))], policy)  # the first pass pays for set-up, which a run pays once
+    tokens = sum(base.token_counts(rows))
+    with PeakMemory() as memory:
+        started = time.perf_counter()
+        base.features(rows, policy)
+        seconds = time.perf_counter() - started
+    return Speed(seconds_per_work=seconds / max(1, tokens), memory_bytes=memory.bytes)
+
+
+def rehearse(method: Method, context: Context) -> Speed:
+    """A few optimiser steps of the default candidate on a sample of train, timed after the first.
+
+    Raises:
+        Exception: whatever the method raises; the caller records it, and the rung will fail with the same reason.
+    """
+    sample = dataclasses.replace(
+        context.fold, train=context.fold.train[:SAMPLE_ROWS], race=context.fold.race[: SAMPLE_ROWS // 8]
+    )
+    small = dataclasses.replace(context, folds=(sample,))
+    with PeakMemory() as memory:
+        bracket = method.open(small, [method.default(context)])
+        try:
+            bracket.advance(min(2, bracket.horizon))
+            started = time.perf_counter()
+            work = bracket.advance(min(2 + REHEARSAL_STEPS, bracket.horizon))
+            seconds = time.perf_counter() - started
+        finally:
+            bracket.close()
+    return Speed(seconds_per_work=seconds / max(1, work), memory_bytes=memory.bytes)

@@ -1,0 +1,250 @@
+"""Climb the ladder: one default candidate per rung, then brackets where tuning may still change the answer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tunewise.config import from_plain
+from tunewise.evaluation.compare import standard_error
+from tunewise.evaluation.intervals import interval
+from tunewise.evaluation.metrics import METRICS
+from tunewise.methods import LADDER
+from tunewise.methods.base import Context, Method
+from tunewise.search.budget import Purse
+from tunewise.search.halving import expected_share
+from tunewise.search.space import OptunaSpace
+from tunewise.search.trial import Arena, race_predictions, run_bracket
+from tunewise.seeding import derive, generator
+from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
+
+MAX_BRACKET = 8
+TUNING_GAIN = 0.03
+"""What tuning is assumed to add to a default, in units of the metric, until a bracket of this run has shown more."""
+
+
+@dataclass
+class Rung:
+    """What is known of one method on one base."""
+
+    method: Method
+    base: str
+    trials: list[Trial] = field(default_factory=list)
+    best: Finished | None = None
+    brackets: int = 0
+    closed: str | None = None
+    """Why nothing more is tried on it."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.name} on {self.base}"
+
+
+@dataclass
+class Climb:
+    """All rungs of a run, tried in a fixed order that depends on recorded results only."""
+
+    arena: Arena
+    purse: Purse
+    context_of: Callable[[str, str, int], Context]
+    """Context for (base, method, bracket index)."""
+    bases: Sequence[str]
+    methods: Sequence[str]
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """By "method base": why a rung cannot be tried on this machine."""
+    like: Candidate | None = None
+    """Make only this candidate, without a search."""
+    rungs: list[Rung] = field(default_factory=list)
+
+    def run(self) -> list[Rung]:
+        """Every rung with its trials; a rung that was not tried has one Unfinished trial with the reason.
+
+        Raises:
+            EndedEarly: interrupted; a resumed run goes on where this one stopped.
+        """
+        if self.like is not None:
+            rung = Rung(method=LADDER.get(self.like.method), base=self.like.base)
+            self.rungs.append(rung)
+            config = from_plain(rung.method.Config, self.like.config, where=self.like.method)
+            self._bracket(rung, self.context_of(rung.base, rung.method.name, 0), [config], halve=False)
+            return self.rungs
+        for name in self.methods:
+            for base in self.bases:
+                self._default(Rung(method=LADDER.get(name), base=base))
+        while (rung := self._next()) is not None:
+            self._search(rung)
+        return self.rungs
+
+    def _default(self, rung: Rung) -> None:
+        self.rungs.append(rung)
+        method, base = rung.method, rung.base
+        context = self.context_of(base, method.name, 0)
+        config = method.default(context)
+        candidate = Candidate(method=method.name, base=base, config=to_plain(config))
+        skip = self._skip(method, context)
+        if skip is not None:
+            self._stay_out(rung, candidate, Status.SKIPPED, skip)
+            return
+        cost = method.cost(context, config)
+        price = self.purse.price(method.name, base, cost.work)
+        refusal = self.refusals.get(f"{method.name} {base}") or cost.fits
+        if refusal is not None:
+            self._stay_out(rung, candidate, Status.SKIPPED, refusal)
+        elif self.purse.trials_left < 1:
+            self._stay_out(rung, candidate, Status.OUT_OF_BUDGET, "the budget's trials are used up")
+        elif price > self.purse.left:
+            reason = (
+                f"one candidate is expected to take {price:,.0f} units of work, {self.purse.left:,.0f} are left "
+                "for the search; give a larger budget to climb this rung"
+            )
+            self._stay_out(rung, candidate, Status.OUT_OF_BUDGET, reason)
+        else:
+            configs = [config]
+            if not method.trained:
+                room = self.purse.trials_left - 1
+                configs += method.propose(_NoSpace(), generator(context.seed, "propose"), room)
+            self._bracket(rung, context, configs, halve=False)
+
+    def _skip(self, method: Method, context: Context) -> str | None:
+        family = context.base.info.family
+        if self.arena.task.kind not in method.kinds:
+            return f"{method.name} answers {' and '.join(sorted(method.kinds))} tasks, not {self.arena.task.kind}"
+        if family not in method.families:
+            return f"{method.name} works on bases of the families {', '.join(sorted(method.families))}, not {family}"
+        return method.skip(context)
+
+    def _stay_out(self, rung: Rung, candidate: Candidate, status: Any, reason: str) -> None:
+        rung.trials.append(Unfinished(candidate=candidate, status=status, reason=reason))
+        rung.closed = reason
+        self.arena.watcher.rung(rung.method.name, rung.base, status.value, reason)
+
+    def _bracket(self, rung: Rung, context: Context, configs: Sequence[Any], *, halve: bool) -> list[Trial]:
+        method, base = rung.method.name, rung.base
+        index = rung.brackets
+        self.arena.watcher.rung(method, base, "running", f"{len(configs)} candidates" if len(configs) > 1 else "default")
+        name = f"{method}-{self.bases.index(base)}-{index}"
+        trials = run_bracket(self.arena, rung.method, context, configs, name=name, halve=halve)
+        self.purse.pay(method, base, sum(trial.work for trial in trials), len(configs))
+        rung.trials.extend(trials)
+        rung.brackets += 1
+        winner = next((t for t in trials if isinstance(t, Finished) and t.folder is not None), None)
+        if winner is not None:
+            rung.best = winner if rung.best is None else self._better(rung.best, winner, context)
+        self._tell(rung, context)
+        return trials
+
+    def _better(self, old: Finished, new: Finished, context: Context) -> Finished:
+        """The higher score on race; within one paired standard error of it, the lower loss."""
+        old_EK, new_EK = self._table(old, context), self._table(new, context)
+        metric, n = METRICS.get(self.arena.task.metric), len(context.labels)
+        rng = generator(context.seed, "better")
+        error = standard_error(metric, old_EK, new_EK, n_labels=n, clusters=None, rng=rng, draws=200)
+        if abs(new.score - old.score) <= error:
+            return new if new.loss < old.loss else old
+        return new if (new.score > old.score) == metric.greater_is_better else old
+
+    def _table(self, trial: Finished, context: Context) -> np.ndarray:
+        predictions = race_predictions(self.arena.run.folder / str(trial.folder), context.labels)
+        return self.arena.judge(predictions, context.labels)
+
+    def _tell(self, rung: Rung, context: Context) -> None:
+        watcher, method, base = self.arena.watcher, rung.method.name, rung.base
+        seconds = sum(trial.seconds for trial in rung.trials)
+        clock = self.arena.stopper.clock
+        if rung.best is not None:
+            metric = METRICS.get(self.arena.task.metric)
+            rng = generator(context.seed, "shown")
+            table = self._table(rung.best, context)
+            score = interval(metric, table, n_labels=len(context.labels), clusters=None, rng=rng, draws=400)
+            watcher.score(method, base, score, seconds, len(rung.trials))
+            watcher.rung(method, base, "finished", "")
+        else:
+            last = rung.trials[-1]
+            rung.closed = last.reason if isinstance(last, Unfinished) else None
+            watcher.rung(method, base, last.status.value, rung.closed or "")
+        minutes = self.arena.task.budget.minutes
+        total = None if minutes is None else 60 * minutes
+        watcher.budget(clock.seconds, total, int(self.purse.spent), self.purse.total)
+
+    def _next(self) -> Rung | None:
+        """The rung whose bracket is due: the least searched, and of those the one that may still score highest."""
+        finished = [rung for rung in self.rungs if rung.best is not None]
+        if not finished:
+            return None
+        sign = 1.0 if METRICS.get(self.arena.task.metric).greater_is_better else -1.0
+        leader = max(sign * rung.best.score for rung in finished if rung.best)
+        open_rungs = []
+        for rung in finished:
+            if not rung.method.trained or rung.closed is not None:
+                continue
+            bound = self._optimistic(rung)
+            if bound < leader - self.arena.task.margin:
+                rung.closed = (
+                    f"closed after {len(rung.trials)} candidates: even its optimistic bound, {sign * bound:.3f}, "
+                    f"is not within the margin of the best, {sign * leader:.3f}"
+                )
+                self.arena.watcher.rung(rung.method.name, rung.base, "closed", rung.closed)
+                continue
+            open_rungs.append((rung.brackets, -bound, rung))
+        return min(open_rungs, key=lambda item: item[:2])[2] if open_rungs else None
+
+    def _optimistic(self, rung: Rung) -> float:
+        """Upper end of the best candidate's 95 % interval on race, plus what tuning has been seen to add."""
+        assert rung.best is not None
+        context = self.context_of(rung.base, rung.method.name, rung.brackets)
+        metric = METRICS.get(self.arena.task.metric)
+        rng = generator(context.seed, "bound")
+        table = self._table(rung.best, context)
+        score = interval(metric, table, n_labels=len(context.labels), clusters=None, rng=rng, draws=400)
+        sign = 1.0 if metric.greater_is_better else -1.0
+        gains = [
+            sign * (other.best.score - first.score)
+            for other in self.rungs
+            if other.best and other.brackets > 1 and isinstance(first := other.trials[0], Finished)
+        ]
+        untuned = max([TUNING_GAIN, *gains]) if rung.brackets < 2 else 0.0
+        return max(sign * score.low, sign * score.high) + untuned
+
+    def _search(self, rung: Rung) -> None:
+        method, base = rung.method, rung.base
+        context = self.context_of(base, method.name, rung.brackets)
+        config = method.default(context)
+        one = self.purse.price(method.name, base, method.cost(context, config).work)
+        rivals = [r for r in self.rungs if r.best and r.method.trained and r.closed is None]
+        waiting = sum(r.brackets == rung.brackets for r in rivals)
+        room = self.purse.left / max(1, waiting)
+        fitting = [n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= room]
+        n = min(max(fitting, default=0), self.purse.trials_left)
+        if n < 2:
+            rung.closed = "the next bracket does not fit what is left of the budget"
+            self.arena.watcher.rung(method.name, base, "finished", rung.closed)
+            return
+        known = [(t.candidate.config, t.loss) for t in rung.trials if isinstance(t, Finished)]
+        space = OptunaSpace(derive(context.seed, "space"), known)
+        configs = method.propose(space, generator(context.seed, "propose"), n)
+        if not configs:
+            rung.closed = "every configuration of its space was tried"
+            return
+        self._bracket(rung, context, configs, halve=True)
+
+
+@dataclass(frozen=True)
+class _NoSpace:
+    """For rungs that propose a fixed grid."""
+
+    def ask(self, parameters: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
+        return []
+
+
+def under_searched(rung: Rung) -> bool:
+    """Whether only its default was tried although more might have changed the answer."""
+    return rung.best is not None and rung.method.trained and rung.brackets < 2
+
+
+def prune(rungs: Sequence[Rung]) -> set[str]:
+    """Folders of trials that are no rung's best, and may be deleted."""
+    kept = {rung.best.folder for rung in rungs if rung.best}
+    everything = {t.folder for rung in rungs for t in rung.trials if isinstance(t, Finished) and t.folder}
+    return {folder for folder in everything if folder not in kept}
+

@@ -1,0 +1,94 @@
+"""The last two steps of a run: choose among rung winners on dev, then, and only then, measure them on held_out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunewise.config import Task
+from tunewise.evaluation.choice import Choice, Contender, choose
+from tunewise.evaluation.compare import holm, paired
+from tunewise.evaluation.cost import latency_ms
+from tunewise.evaluation.intervals import interval
+from tunewise.evaluation.metrics import METRICS
+from tunewise.predictors.base import Predictor
+from tunewise.search.climb import Rung
+from tunewise.seeding import generator
+from tunewise.types import Example, Prediction, Score
+
+LATENCY_EXAMPLES = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A rung's winner on one set."""
+
+    rung: Rung
+    predictions: tuple[Prediction, ...]
+    statistics: np.ndarray
+    score: Score
+
+
+def measure(
+    rung: Rung, predictor: Predictor, examples: Sequence[Example], task: Task, labels: Sequence[str], *, on: str
+) -> Measured:
+    """Predictions and score of a rung's winner on these examples."""
+    metric = METRICS.get(task.metric)
+    predictions = predictor.predict(examples)
+    table = metric.statistics([str(e.target) for e in examples], predictions, labels)
+    score = interval(
+        metric, table, n_labels=len(labels), clusters=clusters_of(examples), level=task.level, rng=generator(task.seed, on, rung.name)
+    )
+    return Measured(rung=rung, predictions=tuple(predictions), statistics=table, score=score)
+
+
+def choose_rung(winners: Sequence[Measured], examples: Sequence[Example], task: Task, labels: Sequence[str]) -> Choice:
+    """The cheapest winner not inferior to the best by more than the task's margin; `winners` are in order of cost."""
+    contenders = [Contender(name=w.rung.name, cost_rank=(i,), statistics_EK=w.statistics) for i, w in enumerate(winners)]
+    return choose(
+        contenders,
+        METRICS.get(task.metric),
+        n_labels=len(labels),
+        margin=task.margin,
+        clusters=clusters_of(examples),
+        rng=generator(task.seed, "choice"),
+    )
+
+
+def versus_best(
+    measured: Sequence[Measured], examples: Sequence[Example], task: Task, labels: Sequence[str]
+) -> list[dict[str, float | str]]:
+    """Paired difference of each to the best of them, with p-values adjusted by Holm; the best compares to itself."""
+    metric = METRICS.get(task.metric)
+    sign = 1.0 if metric.greater_is_better else -1.0
+    best = max(measured, key=lambda m: sign * m.score.value)
+    differences = [
+        paired(
+            metric,
+            m.statistics,
+            best.statistics,
+            n_labels=len(labels),
+            clusters=clusters_of(examples),
+            level=task.level,
+            rng=generator(task.seed, "versus", m.rung.name),
+        )
+        for m in measured
+    ]
+    others = [i for i, m in enumerate(measured) if m is not best]
+    adjusted = dict(zip(others, holm([differences[i].p for i in others]), strict=True))
+    return [
+        {"on": "held_out", "difference": d.difference, "low": d.low, "high": d.high, "p_adjusted": adjusted.get(i, 1.0)}
+        for i, d in enumerate(differences)
+    ]
+
+
+def latency(predictor: Predictor, examples: Sequence[Example]) -> float:
+    """Median milliseconds for one example at a time."""
+    predict_one: Callable[[Example], object] = lambda example: predictor.predict([example])  # noqa: E731
+    return latency_ms(predict_one, examples[:LATENCY_EXAMPLES], repeats=1)
+
+
+def clusters_of(examples: Sequence[Example]) -> list[str | None] | None:
+    """The cluster of each example, or None where there are none."""
+    found = [example.cluster for example in examples]
+    return found if any(cluster is not None for cluster in found) else None

@@ -1,0 +1,95 @@
+"""What will be tried, what it is expected to take, and what does not fit and why; said before anything is spent."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import psutil
+
+from tunewise.methods import LADDER
+from tunewise.methods.base import Context
+from tunewise.search.budget import SEARCH_SHARE, Purse
+from tunewise.search.calibrate import Speed
+from tunewise.search.climb import MAX_BRACKET
+from tunewise.search.halving import expected_share
+from tunewise.search.watch import PlanRow
+
+
+def make_plan(
+    methods: Sequence[str],
+    bases: Sequence[str],
+    context_of: Callable[[str, str, int], Context],
+    speeds: Mapping[str, Speed],
+    purse: Purse,
+) -> list[PlanRow]:
+    """One row per rung and base, in the order they are tried."""
+    rows: list[PlanRow] = []
+    left = float("inf") if purse.total is None else SEARCH_SHARE * purse.total
+    trained = [name for name in methods if LADDER.get(name).trained]
+    for name in methods:
+        method = LADDER.get(name)
+        for base in bases:
+            context = context_of(base, name, 0)
+            skip = method.skip(context) if context.base.info.family in method.families else "not for this family of base"
+            speed = speeds.get(f"{name} {base}")
+            cost = method.cost(context, method.default(context))
+            memory = max(cost.memory_bytes, speed.memory_bytes if speed else 0)
+            refusal = skip or cost.fits or memory_refusal(memory)
+            price = purse.price(name, base, cost.work)
+            if refusal is None and price > left:
+                refusal = "one candidate does not fit what is left of the budget"
+            candidates = 0 if refusal else 1
+            if refusal is None:
+                left -= price
+            rows.append(
+                PlanRow(
+                    method=name,
+                    base=base,
+                    fits=refusal is None,
+                    reason=refusal,
+                    seconds=cost.work * (speed.seconds_per_work if speed else context.seconds_per_work),
+                    memory_bytes=memory,
+                    candidates=candidates,
+                )
+            )
+    return [_with_bracket(row, rows, trained, left, purse, context_of) for row in rows]
+
+
+def _with_bracket(
+    row: PlanRow,
+    rows: Sequence[PlanRow],
+    trained: Sequence[str],
+    left: float,
+    purse: Purse,
+    context_of: Callable[[str, str, int], Context],
+) -> PlanRow:
+    """The row with the candidates of the first search bracket, where one is expected to fit."""
+    if not row.fits:
+        return row
+    method = LADDER.get(row.method)
+    context = context_of(row.base, row.method, 0)
+    import dataclasses
+
+    import numpy as np
+
+    if not method.trained:
+        more = len(method.propose(_nothing, np.random.default_rng(0), MAX_BRACKET * 2))
+        return dataclasses.replace(row, candidates=1 + more)
+    rivals = sum(other.fits and other.method in trained for other in rows)
+    one = purse.price(row.method, row.base, method.cost(context, method.default(context)).work)
+    fitting = [n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= left / max(1, rivals)]
+    return dataclasses.replace(row, candidates=1 + max(fitting, default=0))
+
+
+class _Nothing:
+    def ask(self, parameters: object, n: int) -> list[dict[str, object]]:
+        return []
+
+
+_nothing = _Nothing()
+
+
+def memory_refusal(needed_bytes: int) -> str | None:
+    """The sentence that says why this much memory is not there, or None."""
+    there = psutil.virtual_memory().available
+    if needed_bytes <= there:
+        return None
+    return f"it needs about {needed_bytes / 1e9:.1f} GB of memory above what is held, {there / 1e9:.1f} GB are free"

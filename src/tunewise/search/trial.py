@@ -1,0 +1,350 @@
+"""One bracket from opening to trials: advance, compare, shrink, measure; crashes become Failed trials with a reason."""
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunewise.config import Task
+from tunewise.errors import EndedEarly, TunewiseError
+from tunewise.evaluation.calibration import scaled_losses, temperature
+from tunewise.evaluation.compare import standard_error
+from tunewise.evaluation.cost import PeakMemory
+from tunewise.evaluation.metrics import METRICS
+from tunewise.methods.base import Bracket, Context, Method
+from tunewise.runs import Run, atomic_folder, folder_bytes
+from tunewise.search.budget import Clock
+from tunewise.search.halving import FIDELITIES, Decision, decide
+from tunewise.search.watch import Watcher
+from tunewise.seeding import generator
+from tunewise.training.checkpoint import latest_checkpoint, save_checkpoint
+from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Trial, Unfinished, to_plain
+
+SLICES = 40
+"""Parts of a horizon between which interruptions and the clock are looked at."""
+CHECKPOINT_SECONDS = 20.0
+
+
+class OutOfTime(Exception):
+    """The clock passed the hard stop inside a bracket."""
+
+
+@dataclass
+class Stopper:
+    """Whether to go on: no after Ctrl-C or SIGTERM (once: the step is finished and saved), no past the hard stop."""
+
+    clock: Clock
+    hard_stop_seconds: float
+    interrupted: bool = False
+
+    def check(self) -> None:
+        """Raise EndedEarly when interrupted, OutOfTime past the hard stop."""
+        if self.interrupted:
+            raise EndedEarly("interrupted; what was done is saved")
+        if self.clock.seconds > self.hard_stop_seconds:
+            raise OutOfTime
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take Ctrl-C and SIGTERM as a wish to stop; the second one stops at once. Only where signals can be taken."""
+
+        def stop(number: int, frame: object) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        try:
+            old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: whoever runs the thread handles signals
+            old = {}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+@dataclass
+class Arena:
+    """What every bracket of a run shares."""
+
+    run: Run
+    task: Task
+    stopper: Stopper
+    watcher: Watcher
+    targets: Sequence[str] = ()
+    """Of the race part."""
+    events: list[str] = field(default_factory=list)
+
+    def judge(self, predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
+        """The metric's statistics [examples, K] of predictions on race."""
+        return METRICS.get(self.task.metric).statistics(self.targets, predictions, labels)
+
+
+def run_bracket(
+    arena: Arena, method: Method, context: Context, configs: Sequence[Any], *, name: str, halve: bool
+) -> list[Trial]:
+    """One trial per config; read from the ledger where the bracket was finished in an earlier sitting.
+
+    The best finished member (by metric on race; among members within one paired standard error of it, the one with
+    the lowest loss) is saved as `trials/<name>/predictor`.
+
+    Raises:
+        EndedEarly: interrupted; a checkpoint was written.
+    """
+    done = arena.run.ledger.recall("bracket", name)
+    if done is not None:
+        return [trial_from_plain(item) for item in done]
+    candidates = [Candidate(method=method.name, base=context.base.info.name, config=to_plain(c)) for c in configs]
+    started = time.monotonic()
+    try:
+        trials = _Race(arena, method, context, candidates, name).run(configs, halve=halve)
+    except OutOfTime:
+        reason = "cut off by the clock before it reached its horizon"
+        trials = [_unfinished(c, Status.OUT_OF_BUDGET, reason, started) for c in candidates]
+    except (EndedEarly, KeyboardInterrupt):
+        raise
+    except TunewiseError as error:
+        trials = [_unfinished(c, Status.FAILED, str(error), started) for c in candidates]
+    except Exception as error:  # noqa: BLE001 - a method that crashes is a result of this run, not its end
+        reason = f"{type(error).__name__}: {str(error)[:500] or 'no message'}"
+        trials = [_unfinished(c, Status.FAILED, reason, started) for c in candidates]
+    arena.run.ledger.record("bracket", name, [to_plain(trial) for trial in trials])
+    return trials
+
+
+def _unfinished(candidate: Candidate, status: Any, reason: str, started: float) -> Unfinished:
+    return Unfinished(candidate=candidate, status=status, reason=reason, seconds=time.monotonic() - started)
+
+
+@dataclass
+class _Race:
+    arena: Arena
+    method: Method
+    context: Context
+    candidates: list[Candidate]
+    name: str
+
+    def __post_init__(self) -> None:
+        self.folder: Path = self.arena.run.folder / "trials" / self.name
+        self.seconds = 0.0
+        self.work = 0
+        self.alive = list(range(len(self.candidates)))
+        self.stages_done = 0
+        self.saved_at = time.monotonic()
+        self.spent = [0] * len(self.candidates)
+        self.left: dict[int, dict[str, Any]] = {}
+        """Reason and curve of members that left the race."""
+
+    def run(self, configs: Sequence[Any], *, halve: bool) -> list[Trial]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        with PeakMemory() as memory:
+            bracket = self.method.open(self.context, configs)
+            try:
+                self._restore(bracket)
+                self._advance(bracket, halve=halve)
+                trials = self._measure(bracket)
+            finally:
+                bracket.close()
+        seconds = self.seconds + time.monotonic() - started
+        share = [trial.work / max(1, sum(t.work for t in trials)) if self.work else 1 / len(trials) for trial in trials]
+        return [
+            dataclasses.replace(trial, seconds=seconds * part, peak_memory_bytes=memory.bytes)
+            if isinstance(trial, Finished)
+            else dataclasses.replace(trial, seconds=seconds * part)
+            for trial, part in zip(trials, share, strict=True)
+        ]
+
+    def _restore(self, bracket: Bracket) -> None:
+        found = latest_checkpoint(self.folder / "checkpoints", say=self.arena.watcher.say)
+        if found is None:
+            return
+        tensors, meta = found
+        bracket.restore(tensors, meta["bracket"])
+        self.alive = [int(i) for i in meta["alive"]]
+        self.stages_done, self.work, self.seconds = int(meta["stages_done"]), int(meta["work"]), float(meta["seconds"])
+        self.spent = [int(i) for i in meta["spent"]]
+        self.left = {int(member): gone for member, gone in meta["left"].items()}
+
+    def _advance(self, bracket: Bracket, *, halve: bool) -> None:
+        stages = FIDELITIES if halve and len(self.candidates) > 1 and bracket.horizon > 1 else (1.0,)
+        started = time.monotonic() - self.seconds
+        for number, share in enumerate(stages):
+            if number < self.stages_done:
+                continue
+            self._to(bracket, max(1, round(share * bracket.horizon)), started)
+            if share < 1.0:
+                self._shrink(bracket, number)
+            self.stages_done = number + 1
+
+    def _to(self, bracket: Bracket, target: int, started: float) -> None:
+        method, base = self.method.name, self.context.base.info.name
+        step = max(1, bracket.horizon // SLICES)
+        while bracket.fidelity < target:
+            work = bracket.advance(min(target, bracket.fidelity + step))
+            self.work += work
+            for member in self.alive:
+                self.spent[member] += work // max(1, len(self.alive))
+            self.arena.watcher.progress(method, base, bracket.fidelity / bracket.horizon, f"{bracket.size} in the race")
+            try:
+                self.arena.stopper.check()
+            except EndedEarly:
+                self._checkpoint(bracket, started)
+                raise
+            if bracket.horizon > 1 and time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+                self._checkpoint(bracket, started)
+
+    def _checkpoint(self, bracket: Bracket, started: float) -> None:
+        tensors, meta = bracket.state()
+        cap = int(self.arena.task.disk_gb * 1e9) - folder_bytes(self.arena.run.folder)
+        own = {
+            "bracket": meta,
+            "alive": self.alive,
+            "stages_done": self.stages_done,
+            "work": self.work,
+            "spent": self.spent,
+            "left": self.left,
+            "seconds": time.monotonic() - started,
+        }
+        save_checkpoint(self.folder / "checkpoints", tensors, own, cap_bytes=cap)
+        self.saved_at = time.monotonic()
+
+    def _shrink(self, bracket: Bracket, number: int) -> None:
+        now_PE = self._scaled(bracket)
+        path = self.folder / "losses-before.npy"
+        key = f"{self.name}/{number}"
+
+        def choose() -> dict[str, Any]:
+            before_PE = np.load(path)[self.alive] if number > 0 else None
+            rng = generator(self.context.seed, "halving", number)
+            return dict(to_plain(decide(before_PE, now_PE, rng=rng)))
+
+        plain = self.arena.run.ledger.once("halving", key, choose)
+        decision = Decision(keep=tuple(plain["keep"]), stability=plain["stability"], why=plain["why"])
+        everyone_PE = np.full((len(self.candidates), now_PE.shape[1]), np.nan)
+        everyone_PE[self.alive] = now_PE
+        np.save(path, everyone_PE)
+        share = bracket.fidelity / bracket.horizon
+        for member in range(len(self.alive)):
+            if member not in decision.keep:
+                order = "" if decision.stability is None else f" (rank stability {decision.stability:.2f})"
+                self.left[self.alive[member]] = {
+                    "reason": f"left the race at {share:.0%} of its horizon: {decision.why}{order}",
+                    "curve": to_plain(bracket.curve(member)),
+                }
+        if len(decision.keep) < len(self.alive):
+            bracket.keep(decision.keep)
+            self.alive = [self.alive[i] for i in decision.keep]
+
+    def _scaled(self, bracket: Bracket) -> np.ndarray:
+        """Temperature-scaled losses on race, [members, examples], class-balanced where the metric is."""
+        return np.stack([self._member_losses(row) for row in bracket.predictions()])
+
+    def _member_losses(self, predictions: Sequence[Prediction]) -> np.ndarray:
+        labels = self.context.labels
+        share_EL = np.array([[(p.scores or {})[label] for label in labels] for p in predictions])
+        if not np.isfinite(share_EL).all():
+            return np.full(len(predictions), np.inf)
+        target_E = self.context.target_indices(self.context.fold.race)
+        log_EL = np.log(np.maximum(share_EL, 1e-12))
+        balanced = self.arena.task.metric in ("macro_f1", "balanced_accuracy")
+        scaled_E = scaled_losses(log_EL, target_E, temperature(log_EL, target_E, balanced=balanced))
+        if balanced:
+            counts_L = np.bincount(target_E, minlength=len(labels))
+            scaled_E = scaled_E * (len(target_E) / (np.count_nonzero(counts_L) * counts_L[target_E]))
+        return np.asarray(scaled_E)
+
+    def _measure(self, bracket: Bracket) -> list[Trial]:
+        metric = METRICS.get(self.arena.task.metric)
+        n = len(self.context.labels)
+        predictions = bracket.predictions()
+        table_P = [self.arena.judge(row, self.context.labels) for row in predictions]
+        sign = 1.0 if metric.greater_is_better else -1.0
+        score_P = np.array([metric.aggregate(table, n) for table in table_P])
+        loss_P = np.array([self._member_losses(row).mean() for row in predictions])
+        usable = [p for p in range(len(table_P)) if np.isfinite(score_P[p]) and np.isfinite(loss_P[p])]
+        best = None
+        if usable:
+            top = max(usable, key=lambda p: (sign * score_P[p], -loss_P[p]))
+            rng = generator(self.context.seed, "winner", self.name)
+            near = [p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)]
+            best = min(near, key=lambda p: loss_P[p])
+            self._save(bracket, best, predictions[best])
+        trials: list[Trial] = []
+        for member, candidate in enumerate(self.candidates):
+            if member not in self.alive:
+                gone = self.left[member]
+                trials.append(
+                    Unfinished(
+                        candidate=candidate,
+                        status=Status.OUT_OF_BUDGET,
+                        reason=gone["reason"],
+                        work=self.spent[member],
+                        curve=_curve(gone["curve"]),
+                    )
+                )
+                continue
+            place = self.alive.index(member)
+            if place not in usable:
+                reason = "training diverged: its losses on dev are not finite"
+                trials.append(Unfinished(candidate=candidate, status=Status.FAILED, reason=reason, work=self.spent[member]))
+                continue
+            trials.append(
+                Finished(
+                    candidate=candidate,
+                    score=float(score_P[place]),
+                    loss=float(loss_P[place]),
+                    work=self.spent[member],
+                    seconds=0.0,
+                    peak_memory_bytes=0,
+                    trainable_parameters=bracket.trainable_parameters(place),
+                    folder=f"trials/{self.name}" if place == best else None,
+                    curve=bracket.curve(place),
+                )
+            )
+        return trials
+
+    def _near(self, top_EK: np.ndarray, other_EK: np.ndarray, rng: np.random.Generator) -> bool:
+        metric = METRICS.get(self.arena.task.metric)
+        n = len(self.context.labels)
+        gap = abs(metric.aggregate(top_EK, n) - metric.aggregate(other_EK, n))
+        return gap <= standard_error(metric, top_EK, other_EK, n_labels=n, clusters=None, rng=rng, draws=200)
+
+    def _save(self, bracket: Bracket, member: int, predictions: Sequence[Prediction]) -> None:
+        with atomic_folder(self.folder / "predictor") as part:
+            bracket.predictor(member).save(part)
+        scores = np.array([[(p.scores or {})[label] for label in self.context.labels] for p in predictions])
+        with atomic_folder(self.folder / "race") as part:
+            np.save(part / "scores.npy", scores)
+            np.save(part / "labels.npy", np.array([self.context.labels.index(p.text) for p in predictions]))
+
+
+def race_predictions(folder: Path, labels: Sequence[str]) -> list[Prediction]:
+    """The saved predictions of a bracket's best member on race."""
+    score_EL = np.load(folder / "race" / "scores.npy")
+    label_E = np.load(folder / "race" / "labels.npy")
+    return [
+        Prediction(text=labels[label], scores=dict(zip(labels, map(float, row), strict=True)))
+        for label, row in zip(label_E, score_EL, strict=True)
+    ]
+
+
+def trial_from_plain(raw: dict[str, Any]) -> Trial:
+    """The trial that `to_plain` made these values of."""
+    values = {**raw, "candidate": Candidate(**raw["candidate"]), "status": Status(raw["status"])}
+    values["curve"] = _curve(raw["curve"])
+    if values["status"] is Status.FINISHED:
+        values["notes"] = tuple(raw["notes"])
+        return Finished(**values)
+    return Unfinished(**values)
+
+
+def _curve(raw: dict[str, Any]) -> Curve:
+    return Curve(**{key: tuple(points) for key, points in raw.items()})

@@ -1,0 +1,89 @@
+"""P LoRA members and their heads on one frozen base, in one pass.
+
+Axes: as in `population`; N trainable numbers of one member.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass
+from tunewise.adapters.tree import shared_tree
+from tunewise.models.encoder import Batch, Encoder
+from tunewise.training.flat import Flat
+from tunewise.training.population import (
+    HEAD_BIAS,
+    WORK_ADAPTER,
+    HeadStart,
+    Key,
+    chosen,
+    head_logits,
+    pooled,
+    repeated,
+    split_head,
+)
+from tunewise.training.precision import master_dtype
+
+
+class LoraPopulation:
+    """Stacked LoRA members; the base is shared, never changed, and computed with in its own dtype."""
+
+    work_per_token = WORK_ADAPTER
+
+    def __init__(
+        self,
+        base: Encoder,
+        form: LoraForm,
+        members: Sequence[LoraMember],
+        head: HeadStart,
+        *,
+        unit_length: bool = False,
+    ) -> None:
+        self.encoder = copy.copy(base)
+        self.encoder.model = shared_tree(base.model)
+        self.unit_length = unit_length
+        self.stack = LoraStack(self.encoder.model, form, members)
+        wide = master_dtype(base.dtype)
+        start = self.stack.start(wide)
+        start.update(head.tensors(len(members), base.info.hidden_size, wide, torch.device(base.device)))
+        self.flat = Flat(start, decays=lambda name, tensor: name != HEAD_BIAS)
+        self.stack.attach(self.encoder.model)
+        self._bind()
+
+    def _bind(self) -> None:
+        tensors, self.head_PLH, self.bias_PL = split_head(self.flat.leaves())
+        self.stack.bind(tensors)
+
+    @property
+    def size(self) -> int:
+        return self.flat.size
+
+    def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
+        sequences, positions = batch.input_ids_ST.shape
+        self.stack.now = Pass(active=tuple(active), sequences=sequences, positions=positions)
+        if key is not None:
+            self.stack.now.step = key.step
+            self.stack.now.sequence_S = torch.as_tensor(key.sequence_S, device=batch.input_ids_ST.device)
+        whole = repeated(batch, len(active))
+        vector_NH = pooled(self.encoder, whole, self.encoder.forward(whole), unit_length=self.unit_length)
+        vector_ARH = vector_NH.view(len(active), batch.rows, -1)
+        return head_logits(vector_ARH, chosen(self.head_PLH, active), chosen(self.bias_PL, active))
+
+    def gather(self) -> None:
+        """Nothing to do: autograd adds into the flat gradients through the leaves."""
+
+    def refresh(self) -> None:
+        """Nothing to do: the leaves are views of the values."""
+
+    def release(self) -> None:
+        """Nothing to do: an adapter's gradients are small."""
+
+    def keep(self, indices: Sequence[int]) -> None:
+        self.flat.keep(indices)
+        self.stack.keep(indices)
+        self._bind()
+
+    def export(self, row_N: Tensor) -> dict[str, Tensor]:
+        return self.flat.member(row_N)

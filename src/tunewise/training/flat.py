@@ -1,0 +1,91 @@
+"""All trainable numbers of P members as one buffer with a row per member, and every tensor as a view of it.
+
+One row per member makes clipping, freezing, snapshots and the optimiser a handful of calls, however many layers there
+are. Axes: P members, N trainable numbers of one member.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor lies in a member's row."""
+
+    name: str
+    start: int
+    shape: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        return self.start + prod(self.shape)
+
+
+class Flat:
+    """Values and gradients [P, N]; tensors with weight decay come first, up to column `decayed`."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], *, decays: Callable[[str, Tensor], bool]) -> None:
+        """Copy `tensors` {name: [P, ...]} into one buffer; `decays(name, tensor)` says where weight decay applies."""
+        with_decay = [name for name, tensor in tensors.items() if decays(name, tensor)]
+        without = [name for name in tensors if name not in set(with_decay)]
+        slots, start = [], 0
+        for name in [*with_decay, *without]:
+            slot = Slot(name, start, tuple(tensors[name].shape[1:]))
+            slots.append(slot)
+            start = slot.stop
+        self.slots = tuple(slots)
+        self.decayed = slots[len(with_decay) - 1].stop if with_decay else 0
+        first = next(iter(tensors.values()))
+        self.values_PN = torch.empty(first.shape[0], start, dtype=first.dtype, device=first.device)
+        for slot in slots:
+            self.values_PN[:, slot.start : slot.stop] = tensors[slot.name].detach().reshape(first.shape[0], -1)
+        self._grads_PN: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        return self.values_PN.shape[0]
+
+    @property
+    def numbers(self) -> int:
+        """N."""
+        return self.values_PN.shape[1]
+
+    @property
+    def grads_PN(self) -> Tensor:
+        """Gradients, made when first asked for."""
+        if self._grads_PN is None:
+            self._grads_PN = torch.zeros_like(self.values_PN)
+        return self._grads_PN
+
+    def release(self) -> None:
+        """Give back the memory of the gradients."""
+        self._grads_PN = None
+
+    def views(self, buffer_PN: Tensor) -> dict[str, Tensor]:
+        """Tensors {name: [P, ...]} that share memory with a buffer laid out like the values."""
+        return {
+            slot.name: buffer_PN[:, slot.start : slot.stop].view(buffer_PN.shape[0], *slot.shape) for slot in self.slots
+        }
+
+    def leaves(self) -> dict[str, Tensor]:
+        """Views of the values that autograd fills the gradient buffer through."""
+        gradients = self.views(self.grads_PN)
+        leaves = {}
+        for name, view in self.views(self.values_PN).items():
+            leaf = view.detach().requires_grad_()
+            leaf.grad = gradients[name]
+            leaves[name] = leaf
+        return leaves
+
+    def member(self, row_N: Tensor) -> dict[str, Tensor]:
+        """Copies of one member's tensors, from its row."""
+        return {slot.name: row_N[slot.start : slot.stop].view(slot.shape).clone() for slot in self.slots}
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Drop all rows but these; leaves made before are stale."""
+        self.values_PN = self.values_PN[list(indices)].clone()
+        self._grads_PN = None

@@ -1,0 +1,362 @@
+"""The one training loop: P members, the same batches, each with its own rate, decay, warm-up and course.
+
+Axes: P members (A of them active), R rows of a micro-batch, E race rows, L labels, N trainable numbers of a member.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tunewise.errors import RunError
+from tunewise.models.encoder import Batch, Tokens, collate
+from tunewise.models.precision import fast_float32
+from tunewise.training.batches import Sizes, by_length, epoch_order, micro_batches, steps_per_epoch
+from tunewise.training.optimizer import MemberAdamW, clip, linear_schedule
+from tunewise.training.population import WORK_FORWARD, Key, Population
+from tunewise.training.stopping import Course, Member, dev_losses, evaluation_steps
+from tunewise.types import Curve
+
+CPU_TOKENS = 4096
+CUDA_TOKENS = 65536
+"""Padded tokens of a micro-batch, over all members."""
+TRAIN_POINTS = 200
+"""A train curve has at most about this many points."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokens with the index of each row's label."""
+
+    tokens: Tokens
+    target_E: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What may differ between the members of a loop."""
+
+    learning_rate: float
+    weight_decay: float = 0.0
+    warmup_share: float = 0.1
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the members of a loop share."""
+
+    epochs: float
+    batch_size: int
+    seed: int
+    evaluations: int = 8
+    """Dev loss is taken this often, at even distances, the last time at the end."""
+    patience: int = 4
+    """A member stops after this many evaluations without a better one."""
+    clip_norm: float = 1.0
+    tokens_per_pass: int | None = None
+    """Padded tokens of a micro-batch, over all members; None: what suits the device."""
+
+    def horizon(self, rows: int) -> int:
+        """Optimiser steps in all."""
+        return max(1, round(self.epochs * steps_per_epoch(rows, self.batch_size)))
+
+
+class Loop:
+    """Trains a population to the horizon, in slices of any size, with the same result."""
+
+    def __init__(
+        self,
+        population: Population,
+        train: Rows,
+        race: Rows,
+        plan: Plan,
+        settings: Sequence[Settings],
+        *,
+        class_weight_L: np.ndarray | None = None,
+    ) -> None:
+        """`race` is scored for early stopping; `class_weight_L` weighs each row's loss by its label."""
+        self.population, self.train, self.race, self.plan = population, train, race, plan
+        self.settings = list(settings)
+        self.train_sizes, self.race_sizes = Sizes.of(train.tokens), Sizes.of(race.tokens)
+        self.device = torch.device(population.encoder.device)
+        self.pad_id = population.encoder.pad_id
+        self.horizon = plan.horizon(train.tokens.rows)
+        self.points = evaluation_steps(self.horizon, plan.evaluations)
+        self.step = 0
+        self.budget = plan.tokens_per_pass or (CUDA_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
+        weight_L = np.ones(int(population.flat.views(population.flat.values_PN)["head.bias"].shape[1]))
+        self.weight_L = torch.as_tensor(weight_L if class_weight_L is None else class_weight_L, dtype=torch.float64)
+        self.members = [Member() for _ in settings]
+        self.optimizer = MemberAdamW(population.flat, [each.weight_decay for each in settings])
+        values_PN = population.flat.values_PN
+        self.best_PN = values_PN.clone()
+        self.best_logits_PEL = torch.zeros(
+            len(self.settings), race.tokens.rows, len(self.weight_L), dtype=torch.float64
+        )
+        self._epoch: tuple[int, list[np.ndarray]] | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.members)
+
+    @property
+    def active(self) -> list[int]:
+        """Members that still train."""
+        return [i for i, member in enumerate(self.members) if member.course is Course.TRAINING]
+
+    # --- going forward
+
+    def advance(self, to_step: int) -> int:
+        """Train up to this optimiser step (at most the horizon); returns the work spent.
+
+        Work is unpadded tokens of the members that took part: `population.work_per_token` each in training, 1 in
+        scoring; it does not depend on how members are grouped or batches are cut.
+        """
+        work = 0
+        while self.step < min(to_step, self.horizon):
+            if not self.active:
+                self.step = min(to_step, self.horizon)
+                break
+            with fast_float32():
+                work += self._train_step()
+                if self.step in self.points:
+                    work += self._evaluate()
+        self.population.release()
+        return work
+
+    def _rows_of_step(self) -> np.ndarray:
+        epoch, place = divmod(self.step, steps_per_epoch(self.train.tokens.rows, self.plan.batch_size))
+        if self._epoch is None or self._epoch[0] != epoch:
+            order = epoch_order(
+                self.train_sizes, batch_size=self.plan.batch_size, seed=self.plan.seed, epoch=epoch
+            )
+            self._epoch = (epoch, order)
+        return self._epoch[1][place]
+
+    def _train_step(self) -> int:
+        rows, active = self._rows_of_step(), self.active
+        loss_A = self._gradients_within_memory(rows, active)
+        norm_P = clip(self.population.flat.grads_PN, self.plan.clip_norm)
+        healthy = self._healthy(active, loss_A, norm_P)
+        self.optimizer.step({i: self._rate(i) for i in healthy})
+        self.population.refresh()
+        self.step += 1
+        if self.step % max(1, self.horizon // TRAIN_POINTS) == 0:
+            for i, loss in zip(active, loss_A, strict=True):
+                if i in healthy:
+                    self.members[i].train_steps.append(self.step)
+                    self.members[i].train_losses.append(loss)
+        tokens = int(self.train_sizes.tokens_E[rows].sum())
+        return tokens * self.population.work_per_token * len(active)
+
+    def _rate(self, member: int) -> float:
+        own = self.settings[member]
+        return own.learning_rate * linear_schedule(self.step, horizon=self.horizon, warmup_share=own.warmup_share)
+
+    def _healthy(self, active: list[int], loss_A: list[float], norm_P: Tensor) -> list[int]:
+        """Members whose loss and gradient are numbers; the others stop before they take the step."""
+        healthy = []
+        norms = norm_P.tolist()
+        for i, loss in zip(active, loss_A, strict=True):
+            if np.isfinite(loss) and np.isfinite(norms[i]):
+                healthy.append(i)
+            else:
+                what = f"loss {loss}" if not np.isfinite(loss) else f"gradient norm {norms[i]}"
+                self.members[i].diverge(
+                    f"diverged: {what} at step {self.step + 1} of {self.horizon}, "
+                    f"learning rate {self.settings[i].learning_rate:g}"
+                )
+        return healthy
+
+    def _gradients_within_memory(self, rows: np.ndarray, active: list[int]) -> list[float]:
+        """Gradients of the whole step; where memory is short, with smaller micro-batches and the same result."""
+        while True:
+            try:
+                return self._gradients(rows, active)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
+                self._halve(rows, error)
+
+    def _halve(self, rows: np.ndarray, error: RuntimeError) -> None:
+        longest = int(self.train_sizes.longest_E[rows].max())
+        if self.budget <= longest:
+            raise RunError(
+                f"training: not enough memory for a single row of {longest} tokens with {len(self.active)} member(s). "
+                "Use a smaller base, a shorter truncation, or fewer members."
+            ) from error
+        self.budget = max(longest, self.budget // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _gradients(self, rows: np.ndarray, active: list[int]) -> list[float]:
+        """Mean loss of each active member over the step; its gradient is in the flat buffer."""
+        self.population.flat.grads_PN.zero_()
+        total = float(self.weight_L[torch.as_tensor(self.train.target_E[rows])].sum())
+        loss_A = torch.zeros(len(active), dtype=torch.float64)
+        for run in micro_batches(self.train_sizes, rows, max(1, self.budget // len(active))):
+            batch = self._batch(self.train, run)
+            key = Key(self.step, _sequences(self.train.tokens, run))
+            logits_ARL = self.population.logits(batch, active, key)
+            part_A = self._loss(logits_ARL, self.train.target_E[run], active) / total
+            part_A.sum().backward()  # type: ignore[no-untyped-call]
+            self.population.gather()
+            loss_A += part_A.detach().double().cpu()
+        return [float(loss) for loss in loss_A]
+
+    def _loss(self, logits_ARL: Tensor, target_R: np.ndarray, active: list[int]) -> Tensor:
+        """Summed, weighted cross-entropy of each active member [A], in the precision of the logits."""
+        target = torch.as_tensor(target_R, device=logits_ARL.device)
+        log_ARL = F.log_softmax(logits_ARL, dim=-1)
+        loss_AR = -log_ARL.gather(-1, target.expand(len(active), -1)[..., None])[..., 0]
+        smoothing = [self.settings[i].label_smoothing for i in active]
+        if any(smoothing):
+            share_A1 = torch.tensor(smoothing, dtype=loss_AR.dtype, device=loss_AR.device)[:, None]
+            loss_AR = (1.0 - share_A1) * loss_AR - share_A1 * log_ARL.mean(-1)
+        return loss_AR @ self.weight_L.to(loss_AR)[target]
+
+    # --- scoring
+
+    def _evaluate(self) -> int:
+        active = self.active
+        if not active:
+            return 0
+        logits_AEL = self.score(self.race.tokens, active)
+        target_E = torch.as_tensor(self.race.target_E)
+        for i, logits_EL in zip(active, logits_AEL, strict=True):
+            if not bool(torch.isfinite(logits_EL).all()):
+                self.members[i].diverge(f"diverged: scores on dev are not numbers at step {self.step}")
+                continue
+            plain, scaled = dev_losses(logits_EL, target_E)
+            if self.members[i].record(self.step, plain, scaled, self.plan.patience):
+                self.best_PN[i] = self.population.flat.values_PN[i]
+                self.best_logits_PEL[i] = logits_EL
+        return int(self.race_sizes.tokens_E.sum()) * WORK_FORWARD * len(active)
+
+    def score(self, tokens: Tokens, members: Sequence[int]) -> Tensor:
+        """Logits [A, E, L] of these members as they are now, in float64 on the CPU."""
+        sizes = self.race_sizes if tokens is self.race.tokens else Sizes.of(tokens)
+        rows = Rows(tokens, np.zeros(tokens.rows, dtype=np.int64))
+        logits_AEL = torch.zeros(len(members), tokens.rows, len(self.weight_L), dtype=torch.float64)
+        with torch.no_grad(), fast_float32():
+            for run in micro_batches(sizes, by_length(sizes), max(1, self.budget // len(members))):
+                logits_AEL[:, run] = self.population.logits(self._batch(rows, run), members, None).double().cpu()
+        return logits_AEL
+
+    def best_logits(self, tokens: Tokens | None = None) -> Tensor:
+        """Logits [P, E, L] of every member at its best step: on the race rows (remembered), or on other rows."""
+        if tokens is None and all(member.best_step >= 0 for member in self.members):
+            return self.best_logits_PEL
+        with self._best_weights():
+            return self.score(self.race.tokens if tokens is None else tokens, range(self.size))
+
+    @contextlib.contextmanager
+    def _best_weights(self) -> Any:
+        values_PN = self.population.flat.values_PN
+        now_PN = values_PN.clone()
+        for i, member in enumerate(self.members):
+            if member.best_step >= 0:
+                values_PN[i] = self.best_PN[i]
+        self.population.refresh()
+        try:
+            yield
+        finally:
+            values_PN.copy_(now_PN)
+            self.population.refresh()
+            self.population.release()
+
+    def _batch(self, rows: Rows, run: list[int]) -> Batch:
+        return collate(rows.tokens, run, pad_id=self.pad_id, device=self.device)
+
+    def step_seconds(self) -> float:
+        """How long the gradients of the first step take, the better of two; nothing is changed by it."""
+        rows = self._rows_of_step()
+        seconds = []
+        for _ in range(2):
+            start = time.perf_counter()
+            with fast_float32():
+                self._gradients_within_memory(rows, list(range(self.size)))
+            seconds.append(time.perf_counter() - start)
+        self.population.flat.grads_PN.zero_()
+        return min(seconds)
+
+    # --- members
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Drop all members but these."""
+        chosen = list(indices)
+        self.population.keep(chosen)
+        self.optimizer.keep(chosen)
+        self.members = [self.members[i] for i in chosen]
+        self.settings = [self.settings[i] for i in chosen]
+        self.best_PN, self.best_logits_PEL = self.best_PN[chosen].clone(), self.best_logits_PEL[chosen].clone()
+
+    def export(self, member: int) -> dict[str, Tensor]:
+        """A member's tensors at its best step, or as they are where none was measured yet."""
+        measured = self.members[member].best_step >= 0
+        row_N = self.best_PN[member] if measured else self.population.flat.values_PN[member]
+        return self.population.export(row_N)
+
+    def curve(self, member: int) -> Curve:
+        return self.members[member].curve
+
+    # --- state
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that training goes on from: tensors by name, and JSON-ready values."""
+        tensors = {
+            "values_PN": self.population.flat.values_PN.clone(),
+            "best_PN": self.best_PN.clone(),
+            "best_logits_PEL": self.best_logits_PEL.clone(),
+            **self.optimizer.state(),
+        }
+        return tensors, {"step": self.step, "members": [_plain(member) for member in self.members]}
+
+    def restore(self, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            RunError: the state is of other members, data or shapes.
+        """
+        found, expected = tuple(tensors["values_PN"].shape), tuple(self.population.flat.values_PN.shape)
+        if found != expected or tuple(tensors["best_logits_PEL"].shape) != tuple(self.best_logits_PEL.shape):
+            raise RunError(
+                f"training: the checkpoint holds {found[0]} member(s) of {found[1]} numbers, expected {expected[0]} of "
+                f"{expected[1]}, or other dev rows. It belongs to another configuration; start the run again."
+            )
+        self.population.flat.values_PN.copy_(tensors["values_PN"])
+        self.population.refresh()
+        self.optimizer.restore(tensors)
+        self.best_PN.copy_(tensors["best_PN"])
+        self.best_logits_PEL.copy_(tensors["best_logits_PEL"])
+        self.step = int(meta["step"])
+        self.members = [_member(plain) for plain in meta["members"]]
+
+
+def _plain(member: Member) -> dict[str, Any]:
+    # JSON has no infinity: a member that was never measured has no best loss
+    best = None if member.best_step < 0 else member.best_loss
+    return {**dataclasses.asdict(member), "course": member.course.value, "best_loss": best}
+
+
+def _member(plain: Mapping[str, Any]) -> Member:
+    best = float("inf") if plain["best_loss"] is None else plain["best_loss"]
+    return Member(**{**plain, "course": Course(plain["course"]), "best_loss": best})
+
+
+def _sequences(tokens: Tokens, run: list[int]) -> np.ndarray:
+    """Numbers, in the whole data set, of the sequences that `collate` lays out for these rows."""
+    row_S = np.asarray(tokens.row_S)
+    return np.concatenate([np.flatnonzero(row_S == row) for row in run])
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
