@@ -258,7 +258,7 @@ _StrictLoader.yaml_implicit_resolvers = {
 for _tag, _pattern, _first in (
     ("bool", r"true|false|True|False", "tfTF"),
     ("int", r"[-+]?(?:0|[1-9][0-9]*)", "-+0123456789"),
-    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?(?:(?:(?:0|[1-9]\d*)\.\d*|\.\d+)(?:[eE][-+]?\d+)?|(?:0|[1-9]\d*)[eE][-+]?\d+)", "-+.0123456789"),
 ):
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
 
@@ -283,7 +283,9 @@ def load_yaml(path: Path) -> Any:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}). Name an existing task file or data file.") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Name an existing task file or data file."
+        ) from error
     if len(raw) > MAX_FILE_BYTES:
         raise ConfigError(f"{path}: {len(raw):,} bytes; a task file has at most {MAX_FILE_BYTES:,}.")
     try:
@@ -291,12 +293,14 @@ def load_yaml(path: Path) -> Any:
         depth = 0
         for event in yaml.parse(text, Loader=_StrictLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise ConfigError(f"{path}: line {event.start_mark.line + 1} uses an alias (*name); write the value out.")
+                raise ConfigError(
+                    f"{path}: line {event.start_mark.line + 1} uses an alias (*name); write the value out."
+                )
             depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
             depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
             if depth > MAX_DEPTH:
                 raise ConfigError(f"{path}: nested deeper than {MAX_DEPTH}.")
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader with fewer features
+        return yaml.load(text, Loader=_StrictLoader)
     except ConfigError as error:
         raise ConfigError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:

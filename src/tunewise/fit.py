@@ -248,7 +248,9 @@ def climb(session: Session, like: Candidate | None) -> list[Rung]:
     """Every rung with its trials."""
     stopper = Stopper(session.clock, hard_stop(session.task.budget))
     arena = Arena(session.run, session.task, stopper, session.watcher, [str(e.target) for e in session.race])
-    refusals = {f"{row.method} {row.base}": row.reason for row in plan_rows(session) if row.reason and "memory" in row.reason}
+    refusals = {
+        f"{row.method} {row.base}": row.reason for row in plan_rows(session) if row.reason and "memory" in row.reason
+    }
     recorded = session.run.ledger.once("refusals", "", lambda: refusals)
     with stopper.listening():
         return Climb(arena, session.purse, session.context, list(session.bases), session.methods, recorded, like).run()
@@ -290,7 +292,9 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
 
 def _load(session: Session, rung: Rung) -> Predictor:
     assert rung.best is not None
-    predictor = load_predictor(session.run.folder / str(rung.best.folder) / "predictor", lambda name: session.bases[name])
+    predictor = load_predictor(
+        session.run.folder / str(rung.best.folder) / "predictor", lambda name: session.bases[name]
+    )
     if predictor.base is not None and hasattr(predictor, "features"):
         predictor.features = session.stores[rung.base]  # several rungs read the same vectors: compute them once
     return predictor
@@ -445,7 +449,9 @@ def _write_evidence(
             max_tokens=session.bases[task.models[0]].info.max_tokens,
             policy=task.truncation,
             notes=session.data.notes,
-            trials=[(rung.method.name, rung.base, trial, trial is chosen.best) for rung in rungs for trial in rung.trials],
+            trials=[
+                (rung.method.name, rung.base, trial, trial is chosen.best) for rung in rungs for trial in rung.trials
+            ],
             predictions=[
                 (m.rung.method.name, m.rung.base, part, rows, m.predictions, m.rung is chosen)
                 for part, rows, group in (("dev", session.choose, on_dev), ("held_out", held_out, on_held_out))
@@ -499,7 +505,13 @@ def plan_task(task: Task, *, watcher: Watcher) -> list[PlanRow]:
 
 def leave_early(task: Task, run: Run, clock: Clock, reason: str) -> None:
     """A verdict.json that says the run has none yet."""
-    verdict = {**_frame(task, clock), "chosen": None, "rungs": [], "notes": [reason], "words": f"No verdict yet: {reason}."}
+    verdict = {
+        **_frame(task, clock),
+        "chosen": None,
+        "rungs": [],
+        "notes": [reason],
+        "words": f"No verdict yet: {reason}.",
+    }
     write_json(run.folder / "verdict.json", verdict)
 
 

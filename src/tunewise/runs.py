@@ -138,7 +138,9 @@ class Ledger:
         except sqlite3.IntegrityError as error:
             raise RunError(f"{self.path}: the fact {kind} {key} is written twice.") from error
         except sqlite3.OperationalError as error:
-            raise RunError(f"{self.path}: cannot be written ({error}). Free some space, then continue with --resume.") from error
+            raise RunError(
+                f"{self.path}: cannot be written ({error}). Free some space, then continue with --resume."
+            ) from error
         return json.loads(text)
 
     def once(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
@@ -183,7 +185,9 @@ class Run:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError) as error:
-                raise RunError(f"{folder}: a file stands where the run folder should be; choose another with --out.") from error
+                raise RunError(
+                    f"{folder}: a file stands where the run folder should be; choose another with --out."
+                ) from error
             if any(folder.iterdir()):
                 raise RunError(
                     f"{folder}: holds files already. Continue that run with --resume {folder}, or choose another --out."
@@ -211,7 +215,9 @@ class Run:
         except BlockingIOError as error:
             holder = os.pread(lock, 200, 0).decode("utf-8", "replace").strip()
             os.close(lock)
-            raise RunError(f"{folder}: another process works in it ({holder or 'unknown'}). Wait for it, or stop it.") from error
+            raise RunError(
+                f"{folder}: another process works in it ({holder or 'unknown'}). Wait for it, or stop it."
+            ) from error
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         for left_over in folder.glob(".*.part"):

@@ -127,7 +127,9 @@ def _read_config(folder: Path) -> PeftLora:
         raise ModelError(f"adapter: {folder} trains biases (`bias`: {plain['bias']!r}), which are not read here.")
     rank, alpha = plain.get("r"), plain.get("lora_alpha", 8)
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)) or not np.isfinite(alpha):
-        raise ModelError(f"adapter: {folder / CONFIG}: `r` {rank!r} and `lora_alpha` {alpha!r} must be numbers above 0.")
+        raise ModelError(
+            f"adapter: {folder / CONFIG}: `r` {rank!r} and `lora_alpha` {alpha!r} must be numbers above 0."
+        )
     return PeftLora(
         rank=rank,
         alpha=float(alpha),

@@ -30,7 +30,9 @@ def evaluate(
     from tunewise.report.sentences import points_with_interval
 
     score = found["score"]
-    typer.echo(f"{score['metric']}: {points_with_interval(score['value'], score['low'], score['high'])}, n = {score['n']}")
+    typer.echo(
+        f"{score['metric']}: {points_with_interval(score['value'], score['low'], score['high'])}, n = {score['n']}"
+    )
     for part in found["slices"]:
         score = part["score"]
         shown = points_with_interval(score["value"], score["low"], score["high"])

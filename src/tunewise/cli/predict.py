@@ -16,9 +16,7 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSONL file; default: standard output.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     encoding: Annotated[str, typer.Option(help="Of the input file.")] = "utf-8",
-    abstain_below: Annotated[
-        float, typer.Option(help="Mark answers whose probability is lower as abstained.")
-    ] = 0.0,
+    abstain_below: Annotated[float, typer.Option(help="Mark answers whose probability is lower as abstained.")] = 0.0,
 ) -> None:
     """Write one JSON object per row: id, label, scores, abstained.
 
@@ -36,7 +34,9 @@ def predict(
     examples = example_rows(table, loaded.manifest.columns)
     rows = predictions_as_rows([e.id for e in examples], loaded.predict(examples))
     for row in rows:
-        row["abstained"] = row["abstained"] or (row["scores"] is not None and row["scores"][row["label"]] < abstain_below)
+        row["abstained"] = row["abstained"] or (
+            row["scores"] is not None and row["scores"][row["label"]] < abstain_below
+        )
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if output is None:
         sys.stdout.write(text)

@@ -58,12 +58,13 @@ def find_columns(table: Table, task: Task) -> Columns:
         _check_there(table, names, role)
     _check_there(table, [task.target] if task.target else [], "target")
     _check_there(table, [task.cluster] if task.cluster else [], "cluster")
-    taken = {*task.slices, *([task.cluster] if task.cluster else [])}
-    identity = _named_like(table, IDS, taken | {task.target, *(task.input or ())})
-    split = _named_like(table, ("split",), taken | {task.target, *(task.input or ())})
-    taken |= {name for name in (identity, split) if name}
+    travelling = {*task.slices, *([task.cluster] if task.cluster else [])}
+    named = {*travelling, *(task.input or ()), *([task.target] if task.target else [])}
+    identity = _named_like(table, IDS, named)
+    split = _named_like(table, ("split",), named)
+    taken = travelling | {name for name in (identity, split) if name}
     refuse_unbuilt(table, task.target)
-    inputs = task.input or _detect_inputs(table, {task.target, *taken})
+    inputs = task.input or _detect_inputs(table, named | taken)
     target = task.target or _detect_target(table, {*inputs, *taken})
     _check_roles(table, inputs, target)
     refuse_unbuilt(table, target)
@@ -110,13 +111,13 @@ def _plain(name: str) -> str:
     return name.strip().casefold().replace("-", "_").replace(" ", "_")
 
 
-def _named_like(table: Table, known: Iterable[str], taken: set[str | None]) -> str | None:
+def _named_like(table: Table, known: Iterable[str], taken: set[str]) -> str | None:
     """The first column, in the order of `known`, whose name says what it is."""
     free = {_plain(name): name for name in table.names if name not in taken}
     return next((free[name] for name in known if name in free), None)
 
 
-def _detect_inputs(table: Table, taken: set[str | None]) -> tuple[str, ...]:
+def _detect_inputs(table: Table, taken: set[str]) -> tuple[str, ...]:
     for first, second in PAIRS:
         pair = _named_like(table, [first], taken), _named_like(table, [second], taken)
         if pair[0] is not None and pair[1] is not None:
@@ -140,7 +141,7 @@ def _detect_inputs(table: Table, taken: set[str | None]) -> tuple[str, ...]:
 
 
 def _detect_target(table: Table, taken: set[str]) -> str:
-    found = _named_like(table, TARGETS, {*taken})
+    found = _named_like(table, TARGETS, taken)
     if found is not None:
         return found
     few = [

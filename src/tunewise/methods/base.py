@@ -43,6 +43,8 @@ class Context:
     """Of this method on this machine, measured at start; 0 where it was not measured."""
     earlier: tuple[Finished, ...] = ()
     """Finished trials of this run, for rungs that build on others."""
+    layout: Any = None
+    """`Bracket.layout` of an earlier sitting: how its members were grouped is measured once and kept."""
 
     @property
     def fold(self) -> Fold:
@@ -106,7 +108,7 @@ class Bracket(Protocol):
         """Negative log-probability of each race example's target, [P, examples], float64, not temperature-scaled."""
 
     def predictions(self) -> list[list[Prediction]]:
-        """Of each member, on the race part."""
+        """Of each member, on the race part; none for a member that failed."""
 
     def keep(self, indices: Sequence[int]) -> None:
         """Drop all members but these, in this order."""
@@ -116,6 +118,13 @@ class Bracket(Protocol):
 
     def restore(self, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Become the bracket whose `state` this was; the bracket must have been opened with the same configs."""
+
+    @property
+    def layout(self) -> Any:
+        """How members are grouped, JSON-ready; None where there is nothing to group."""
+
+    def failure(self, member: int) -> str | None:
+        """Why this member has no result although it reached its fidelity (it diverged), or None."""
 
     def curve(self, member: int) -> Curve: ...
 
@@ -215,6 +224,13 @@ class MadeAtOnce:
 
     def restore(self, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         self.members = [int(i) for i in meta["members"]]
+
+    @property
+    def layout(self) -> Any:
+        return None
+
+    def failure(self, member: int) -> str | None:
+        return None
 
     def curve(self, member: int) -> Curve:
         return Curve()

@@ -54,9 +54,7 @@ class LinearProbe:
         head = len(context.labels) * (context.base.info.hidden_size + 1)
         work = context.train_tokens + context.race_tokens + self._fit_work(context, MAX_ITERATIONS // 4)
         memory = 8 * len(context.fold.train) * context.base.info.hidden_size
-        return Cost(
-            work=work, seconds=work * context.seconds_per_work, memory_bytes=memory, trainable_parameters=head
-        )
+        return Cost(work=work, seconds=work * context.seconds_per_work, memory_bytes=memory, trainable_parameters=head)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         feature_EH = context.features(context.fold.train)

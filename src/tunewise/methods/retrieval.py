@@ -54,7 +54,9 @@ class Retrieval:
     def cost(self, context: Context, config: RetrievalConfig) -> Cost:
         work = context.train_tokens + context.race_tokens
         index_bytes = 4 * len(context.fold.train) * context.base.info.hidden_size
-        return Cost(work=work, seconds=work * context.seconds_per_work, memory_bytes=index_bytes, trainable_parameters=0)
+        return Cost(
+            work=work, seconds=work * context.seconds_per_work, memory_bytes=index_bytes, trainable_parameters=0
+        )
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         train = context.fold.train

@@ -1,21 +1,30 @@
 """A bracket of trained candidates: loops of one or several members, grown, scored and shrunk together."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tunewise.adapters.lora import NotStackable
-from tunewise.errors import RunError
+from tunewise.errors import ConfigError, RunError
 from tunewise.methods.base import Context
+from tunewise.methods.linear_probe import fit_head
 from tunewise.predictors.base import Predictor
-from tunewise.training.loop import Loop, Rows
-from tunewise.types import Curve, Example, Prediction
+from tunewise.training.estimate import estimate
+from tunewise.training.loop import Loop, Plan, Settings
+from tunewise.training.population import HeadStart, Population
+from tunewise.training.precision import working_dtype
+from tunewise.training.rows import Rows, balanced_weights, watched
+from tunewise.types import Cost, Curve, Example, Prediction
 
 RACE_ROWS = 1000
 """Dev loss during training is taken on at most this many race rows, the same for every member."""
+
+PROBE_C = 10.0
+"""Inverse penalty of the probe that a head starts at, the default of `linear_probe`."""
 
 Build = Callable[[Sequence[int]], Loop]
 """A loop of the configs with these indices, which have one structure."""
@@ -23,30 +32,131 @@ Finish = Callable[[int, Mapping[str, Tensor]], Predictor]
 """What answers as the member with this config's index and these tensors."""
 
 
-def rows_of(context: Context, examples: Sequence[Example], name: str) -> Rows:
-    """Tokens and target indices under the task's truncation policy."""
-    tokens = context.base.encode([example.texts for example in examples], context.task.truncation, name=name)
-    return Rows(tokens, context.target_indices(examples))
+@dataclass(frozen=True, kw_only=True)
+class TrainedConfig:
+    """What every trained rung has to decide."""
+
+    rung: ClassVar[str]
+
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    label_smoothing: float = 0.0
+    epochs: float = 3.0
+    batch_size: int = 32
+    class_weights: Literal["none", "balanced"] = "none"
+    """"balanced": every label weighs the same in the loss."""
+    head_init: Literal["zeros", "probe"] = "probe"
+    """Where the head starts: at zero, or at the linear probe of the frozen base (Kumar et al. 2022, "LP-FT")."""
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "epochs"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{self.rung}: `{name}` must be a finite number above 0, got {getattr(self, name)}.")
+        if self.learning_rate > 1.0:
+            raise ConfigError(f"{self.rung}: `learning_rate` must be at most 1, got {self.learning_rate}.")
+        for name in ("weight_decay", "warmup_share", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{self.rung}: `{name}` must lie between 0 and 1 (1 not included), got {getattr(self, name)}."
+                )
+        if self.batch_size < 1:
+            raise ConfigError(f"{self.rung}: `batch_size` must be 1 or more, got {self.batch_size}.")
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warmup_share=self.warmup_share,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def plan(self, seed: int) -> Plan:
+        return Plan(epochs=self.epochs, batch_size=self.batch_size, seed=seed)
 
 
-def watched(examples: Sequence[Example], most: int = RACE_ROWS) -> list[int]:
-    """At most `most` rows, picked by the hash of their content: the same ones in every bracket."""
-    if len(examples) <= most:
-        return list(range(len(examples)))
-    return sorted(sorted(range(len(examples)), key=lambda i: examples[i].digest)[:most])
+class Bench:
+    """What the loops of a bracket share: tokens, targets and the start of the head, made once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        fold = context.fold
+        self.train = self._rows(fold.train, "train")
+        self.race = self._rows(fold.race, "dev")
+        self.watched = self.race.subset(watched([example.digest for example in fold.race], RACE_ROWS))
+        self._probe: HeadStart | None = None
+
+    def _rows(self, examples: Sequence[Example], name: str) -> Rows:
+        tokens = self.context.base.encode(
+            [example.texts for example in examples], self.context.task.truncation, name=name
+        )
+        return Rows(tokens, self.context.target_indices(examples))
+
+    def loop(self, population: Population, configs: Sequence[TrainedConfig]) -> Loop:
+        """A loop over configs that share their structure."""
+        weights = None
+        if configs[0].class_weights == "balanced":
+            weights = balanced_weights(self.train.target_E, len(self.context.labels))
+        return Loop(
+            population,
+            self.train,
+            self.watched,
+            configs[0].plan(self.context.seed),
+            [config.settings for config in configs],
+            class_weight_L=weights,
+        )
+
+    def head(self, config: TrainedConfig) -> HeadStart:
+        """The head's start; the probe is fitted once, on the context's features."""
+        labels = len(self.context.labels)
+        if config.head_init == "zeros":
+            return HeadStart(labels=labels)
+        if self._probe is None:
+            feature_EH = self.context.features(self.context.fold.train)
+            weight_LH, bias_L, _ = fit_head(feature_EH, self.train.target_E, labels, PROBE_C)
+            self._probe = HeadStart(labels=labels, weight_LH=weight_LH, bias_L=bias_L)
+        return self._probe
+
+    def unit_length(self, config: TrainedConfig) -> bool:
+        """Whether the head reads vectors of length 1: a probe's head does where the base's features are such."""
+        return config.head_init == "probe" and self.context.base.info.normalize
 
 
-def subset(rows: Rows, indices: Sequence[int]) -> Rows:
-    return Rows(rows.tokens.of_rows(indices), rows.target_E[list(indices)])
+def trained_cost(
+    context: Context, config: TrainedConfig, *, work_per_token: int, adapted_numbers: int, copied_numbers: int
+) -> Cost:
+    """Cost of one candidate; `adapted_numbers` are trained besides the head, `copied_numbers` held once more."""
+    info = context.base.info
+    head = len(context.labels) * (info.hidden_size + 1)
+    race_share = min(1.0, RACE_ROWS / max(1, len(context.fold.race)))
+    expected = estimate(
+        info,
+        config.plan(context.seed),
+        train_tokens=context.train_tokens,
+        race_tokens=round(context.race_tokens * race_share),
+        work_per_token=work_per_token,
+        layers=int(getattr(context.base.model.config, "num_hidden_layers", 12)),
+        kept_numbers=adapted_numbers + head,
+        copied_numbers=copied_numbers,
+        bytes_per_number=working_dtype(context.task.dtype, context.base).itemsize,
+    )
+    return Cost(
+        work=expected.work,
+        seconds=expected.work * context.seconds_per_work,
+        memory_bytes=expected.memory_bytes,
+        trainable_parameters=adapted_numbers + head,
+        fits=_fits(config.rung, expected.memory_bytes),
+    )
 
 
-def balanced_weights(target_E: np.ndarray, labels: int) -> np.ndarray:
-    """Weight of each label [L] so that all that occur weigh the same together; 1 on average over rows."""
-    count_L = np.bincount(target_E, minlength=labels)
-    present = count_L > 0
-    weight_L = np.zeros(labels)
-    weight_L[present] = len(target_E) / (present.sum() * count_L[present])
-    return weight_L
+def _fits(rung: str, memory_bytes: int) -> str | None:
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    if memory_bytes <= free:
+        return None
+    return f"{rung}: needs about {memory_bytes / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free."
 
 
 def choose_population(build: Build, indices: Sequence[int]) -> tuple[list[list[int]], str]:
@@ -73,18 +183,15 @@ class TrainedBracket:
     def __init__(
         self,
         *,
-        labels: tuple[str, ...],
-        race: Rows,
+        bench: Bench,
         build: Build,
         finish: Finish,
         groups: Sequence[Sequence[int]],
-        watched_rows: int,
         notes: Sequence[str] = (),
     ) -> None:
-        """`race` is all race rows; the loops that `build` makes see the first `watched_rows` picked by `watched`."""
-        self.labels, self.race, self.notes = labels, race, tuple(notes)
+        self.labels, self.race, self.notes = bench.context.labels, bench.race, tuple(notes)
         self._build, self._finish = build, finish
-        self._all_watched = watched_rows == race.tokens.rows
+        self._all_watched = bench.watched.tokens.rows == bench.race.tokens.rows
         self._open([list(group) for group in groups])
         self.members = sorted(i for group in self.groups for i in group)
         self._fidelity = 0
@@ -100,10 +207,6 @@ class TrainedBracket:
 
     @property
     def horizon(self) -> int:
-        return self._horizon
-
-    @property
-    def _horizon(self) -> int:
         return max(loop.horizon for loop in self.loops)
 
     @property
@@ -182,7 +285,10 @@ class TrainedBracket:
             tensors.update({f"{number}/{name}": tensor for name, tensor in own.items()})
             metas.append(meta)
         return tensors, {
-            "members": list(self.members), "groups": self.groups, "fidelity": self._fidelity, "loops": metas,
+            "members": list(self.members),
+            "groups": self.groups,
+            "fidelity": self._fidelity,
+            "loops": metas,
         }
 
     def restore(self, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:

@@ -39,7 +39,9 @@ class ZeroShot:
     trained = False
 
     def skip(self, context: Context) -> str | None:
-        if all(_in_words(label).replace(" ", "").isdigit() and label not in context.task.labels for label in context.labels):
+        if all(
+            _in_words(label).replace(" ", "").isdigit() and label not in context.task.labels for label in context.labels
+        ):
             return (
                 "the labels are numbers, which say nothing about their meaning; "
                 "give each a description under `labels` in the task to climb this rung."
@@ -78,7 +80,9 @@ class ZeroShot:
 
 def _in_words(label: str) -> str:
     """`card_arrival` and `cardArrival` as "card arrival"."""
-    spaced = "".join(f" {c.lower()}" if c.isupper() and i and label[i - 1].islower() else c for i, c in enumerate(label))
+    spaced = "".join(
+        f" {c.lower()}" if c.isupper() and i and label[i - 1].islower() else c for i, c in enumerate(label)
+    )
     return " ".join(spaced.replace("_", " ").replace("-", " ").split()) or label
 
 

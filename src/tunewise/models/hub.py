@@ -72,12 +72,21 @@ def _probe(name: str, revision: str | None) -> None:
         url, method="HEAD", headers={"Authorization": f"Bearer {token}"} if token else {}
     )
     try:
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
+        with urllib.request.build_opener(_Stay).open(request, timeout=PROBE_SECONDS):
             pass
     except urllib.error.HTTPError as error:
+        if error.code in (301, 302, 307, 308):
+            return
         raise _unknown(name, f"the hub does not give it (HTTP {error.code})") from error
     except (urllib.error.URLError, TimeoutError, OSError) as error:
         raise _unknown(name, "the hub is not reachable") from error
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: a renamed base is the client's business, and the token stays with the hub."""
+
+    def redirect_request(self, *args: object, **kwargs: object) -> None:
+        return None
 
 
 def _unknown(name: str, why: str) -> ModelError:

@@ -92,21 +92,26 @@ def resolve_device(asked: str) -> torch.device:
 
 
 def resolve_dtype(asked: str, device: torch.device) -> torch.dtype:
-    """The number format of a base's weights; "auto" is bfloat16 where that is fast, else float32.
+    """The number format of a base's weights; "auto" is float32, in which answers do not differ between machines.
+
+    What is trained decides for itself whether it works in bf16 (`bf16_is_fast`).
 
     Raises:
-        ConfigError: not one of auto, float32, bfloat16.
+        ConfigError: not one of auto, float32, bfloat16; or bfloat16 on a GPU that has none.
     """
     if asked == "auto":
-        return torch.bfloat16 if bf16_is_fast(device.type) else torch.float32
+        return torch.float32
     if asked not in DTYPES:
         raise ConfigError(f"dtype: '{asked}' is not known. Use auto, float32 or bfloat16.")
+    if asked == "bfloat16" and device.type == "cuda" and not bf16_is_fast("cuda"):
+        raise ConfigError("dtype: this GPU has no bfloat16. Use float32.")
     return DTYPES[asked]
 
 
 def attention(architecture: str, device: torch.device) -> str:
     """Which attention a base is loaded with: plain products on the CPU, the fused kernel on a GPU.
 
-    On CPUs the fused kernel saves memory that short rows do not need and is slower to train through.
+    On the CPU, MiniLM at 25 tokens a row takes the same time for features either way; a training step through the
+    fused kernel takes 1.05 times as long in float32 and 1.65 times in bf16. DeBERTa has no fused kernel.
     """
     return "sdpa" if device.type == "cuda" and not architecture.startswith("deberta") else "eager"

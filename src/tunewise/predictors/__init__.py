@@ -1,0 +1,14 @@
+"""The ways to answer, by the name that stands in a bundle."""
+
+from tunewise.predictors.base import Predictor
+from tunewise.registry import Registry
+
+KINDS: Registry[type[Predictor]] = Registry(
+    "predictors",
+    {
+        "constant": "tunewise.predictors.constant:ConstantPredictor",
+        "head": "tunewise.predictors.head:HeadPredictor",
+        "retrieved": "tunewise.predictors.retrieved:RetrievedPredictor",
+        "adapted": "tunewise.predictors.adapted:AdaptedPredictor",
+    },
+)

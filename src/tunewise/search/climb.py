@@ -122,7 +122,9 @@ class Climb:
     def _bracket(self, rung: Rung, context: Context, configs: Sequence[Any], *, halve: bool) -> list[Trial]:
         method, base = rung.method.name, rung.base
         index = rung.brackets
-        self.arena.watcher.rung(method, base, "running", f"{len(configs)} candidates" if len(configs) > 1 else "default")
+        self.arena.watcher.rung(
+            method, base, "running", f"{len(configs)} candidates" if len(configs) > 1 else "default"
+        )
         name = f"{method}-{self.bases.index(base)}-{index}"
         trials = run_bracket(self.arena, rung.method, context, configs, name=name, halve=halve)
         self.purse.pay(method, base, sum(trial.work for trial in trials), len(configs))
@@ -247,4 +249,3 @@ def prune(rungs: Sequence[Rung]) -> set[str]:
     kept = {rung.best.folder for rung in rungs if rung.best}
     everything = {t.folder for rung in rungs for t in rung.trials if isinstance(t, Finished) and t.folder}
     return {folder for folder in everything if folder not in kept}
-

@@ -37,14 +37,21 @@ def measure(
     predictions = predictor.predict(examples)
     table = metric.statistics([str(e.target) for e in examples], predictions, labels)
     score = interval(
-        metric, table, n_labels=len(labels), clusters=clusters_of(examples), level=task.level, rng=generator(task.seed, on, rung.name)
+        metric,
+        table,
+        n_labels=len(labels),
+        clusters=clusters_of(examples),
+        level=task.level,
+        rng=generator(task.seed, on, rung.name),
     )
     return Measured(rung=rung, predictions=tuple(predictions), statistics=table, score=score)
 
 
 def choose_rung(winners: Sequence[Measured], examples: Sequence[Example], task: Task, labels: Sequence[str]) -> Choice:
     """The cheapest winner not inferior to the best by more than the task's margin; `winners` are in order of cost."""
-    contenders = [Contender(name=w.rung.name, cost_rank=(i,), statistics_EK=w.statistics) for i, w in enumerate(winners)]
+    contenders = [
+        Contender(name=w.rung.name, cost_rank=(i,), statistics_EK=w.statistics) for i, w in enumerate(winners)
+    ]
     return choose(
         contenders,
         METRICS.get(task.metric),

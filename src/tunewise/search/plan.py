@@ -28,7 +28,9 @@ def make_plan(
         method = LADDER.get(name)
         for base in bases:
             context = context_of(base, name, 0)
-            skip = method.skip(context) if context.base.info.family in method.families else "not for this family of base"
+            skip = (
+                method.skip(context) if context.base.info.family in method.families else "not for this family of base"
+            )
             speed = speeds.get(f"{name} {base}")
             cost = method.cost(context, method.default(context))
             memory = max(cost.memory_bytes, speed.memory_bytes if speed else 0)

@@ -18,7 +18,7 @@ class OptunaSpace:
         self._earlier = list(earlier)
 
     def ask(self, parameters: Parameters, n: int) -> list[dict[str, Any]]:
-        """n different points, none of them tried before; fewer when the space has no more."""
+        """N different points, none of them tried before; fewer when the space has no more."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tunewise.config import Task
 from tunewise.errors import EndedEarly, TunewiseError
-from tunewise.evaluation.calibration import scaled_losses, temperature
+from tunewise.evaluation.calibration import log_probabilities, scaled_losses, temperature
 from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.cost import PeakMemory
 from tunewise.evaluation.metrics import METRICS
@@ -23,12 +23,14 @@ from tunewise.search.budget import Clock
 from tunewise.search.halving import FIDELITIES, Decision, decide
 from tunewise.search.watch import Watcher
 from tunewise.seeding import generator
-from tunewise.training.checkpoint import latest_checkpoint, save_checkpoint
+from tunewise.training.checkpoint import load_checkpoint, save_checkpoint
 from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Trial, Unfinished, to_plain
 
 SLICES = 40
 """Parts of a horizon between which interruptions and the clock are looked at."""
 CHECKPOINT_SECONDS = 20.0
+BALANCED = ("macro_f1", "balanced_accuracy")
+"""Metrics under which every class weighs the same in the losses too."""
 
 
 class OutOfTime(Exception):
@@ -146,7 +148,9 @@ class _Race:
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         with PeakMemory() as memory:
-            bracket = self.method.open(self.context, configs)
+            recorded = self.arena.run.ledger.recall("layout", self.name)
+            bracket = self.method.open(dataclasses.replace(self.context, layout=recorded), configs)
+            self.arena.run.ledger.once("layout", self.name, lambda: bracket.layout or [])
             try:
                 self._restore(bracket)
                 self._advance(bracket, halve=halve)
@@ -163,10 +167,10 @@ class _Race:
         ]
 
     def _restore(self, bracket: Bracket) -> None:
-        found = latest_checkpoint(self.folder / "checkpoints", say=self.arena.watcher.say)
+        found = load_checkpoint(self.folder / "checkpoints", self.arena.watcher.say)
         if found is None:
             return
-        tensors, meta = found
+        _, tensors, meta = found
         bracket.restore(tensors, meta["bracket"])
         self.alive = [int(i) for i in meta["alive"]]
         self.stages_done, self.work, self.seconds = int(meta["stages_done"]), int(meta["work"]), float(meta["seconds"])
@@ -213,7 +217,7 @@ class _Race:
             "left": self.left,
             "seconds": time.monotonic() - started,
         }
-        save_checkpoint(self.folder / "checkpoints", tensors, own, cap_bytes=cap)
+        save_checkpoint(self.folder / "checkpoints", bracket.fidelity, tensors, own, cap_bytes=cap)
         self.saved_at = time.monotonic()
 
     def _shrink(self, bracket: Bracket, number: int) -> None:
@@ -247,29 +251,35 @@ class _Race:
         """Temperature-scaled losses on race, [members, examples], class-balanced where the metric is."""
         return np.stack([self._member_losses(row) for row in bracket.predictions()])
 
+    def _failed(self, bracket: Bracket, member: int, score: float, loss: float) -> str | None:
+        """Why a member that reached its horizon has no usable result, or None."""
+        if (reason := bracket.failure(member)) is not None:
+            return reason
+        return None if np.isfinite([score, loss]).all() else "its score or loss on dev is not finite"
+
     def _member_losses(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        labels = self.context.labels
-        share_EL = np.array([[(p.scores or {})[label] for label in labels] for p in predictions])
-        if not np.isfinite(share_EL).all():
-            return np.full(len(predictions), np.inf)
         target_E = self.context.target_indices(self.context.fold.race)
-        log_EL = np.log(np.maximum(share_EL, 1e-12))
-        balanced = self.arena.task.metric in ("macro_f1", "balanced_accuracy")
+        if not predictions:  # it diverged
+            return np.full(len(target_E), np.inf)
+        log_EL = log_probabilities(predictions, self.context.labels)
+        balanced = self.arena.task.metric in BALANCED
         scaled_E = scaled_losses(log_EL, target_E, temperature(log_EL, target_E, balanced=balanced))
-        if balanced:
-            counts_L = np.bincount(target_E, minlength=len(labels))
-            scaled_E = scaled_E * (len(target_E) / (np.count_nonzero(counts_L) * counts_L[target_E]))
-        return np.asarray(scaled_E)
+        if not balanced:
+            return scaled_E
+        counts_L = np.bincount(target_E, minlength=len(self.context.labels))
+        weighted_E: np.ndarray = scaled_E * (len(target_E) / (np.count_nonzero(counts_L) * counts_L[target_E]))
+        return weighted_E
 
     def _measure(self, bracket: Bracket) -> list[Trial]:
         metric = METRICS.get(self.arena.task.metric)
         n = len(self.context.labels)
         predictions = bracket.predictions()
-        table_P = [self.arena.judge(row, self.context.labels) for row in predictions]
+        table_P = [self.arena.judge(row, self.context.labels) if row else None for row in predictions]
         sign = 1.0 if metric.greater_is_better else -1.0
-        score_P = np.array([metric.aggregate(table, n) for table in table_P])
+        score_P = np.array([np.nan if table is None else metric.aggregate(table, n) for table in table_P])
         loss_P = np.array([self._member_losses(row).mean() for row in predictions])
-        usable = [p for p in range(len(table_P)) if np.isfinite(score_P[p]) and np.isfinite(loss_P[p])]
+        failed = [self._failed(bracket, p, score_P[p], loss_P[p]) for p in range(len(table_P))]
+        usable = [p for p, reason in enumerate(failed) if reason is None]
         best = None
         if usable:
             top = max(usable, key=lambda p: (sign * score_P[p], -loss_P[p]))
@@ -292,9 +302,10 @@ class _Race:
                 )
                 continue
             place = self.alive.index(member)
-            if place not in usable:
-                reason = "training diverged: its losses on dev are not finite"
-                trials.append(Unfinished(candidate=candidate, status=Status.FAILED, reason=reason, work=self.spent[member]))
+            if (reason := failed[place]) is not None:
+                trials.append(
+                    Unfinished(candidate=candidate, status=Status.FAILED, reason=reason, work=self.spent[member])
+                )
                 continue
             trials.append(
                 Finished(
@@ -311,7 +322,8 @@ class _Race:
             )
         return trials
 
-    def _near(self, top_EK: np.ndarray, other_EK: np.ndarray, rng: np.random.Generator) -> bool:
+    def _near(self, top_EK: np.ndarray | None, other_EK: np.ndarray | None, rng: np.random.Generator) -> bool:
+        assert top_EK is not None and other_EK is not None  # noqa: PT018 - both are usable
         metric = METRICS.get(self.arena.task.metric)
         n = len(self.context.labels)
         gap = abs(metric.aggregate(top_EK, n) - metric.aggregate(other_EK, n))

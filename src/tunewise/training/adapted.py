@@ -60,6 +60,11 @@ class LoraPopulation:
     def size(self) -> int:
         return self.flat.size
 
+    @property
+    def trainable_parameters(self) -> int:
+        """Of one member."""
+        return self.flat.numbers
+
     def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
         sequences, positions = batch.input_ids_ST.shape
         self.stack.now = Pass(active=tuple(active), sequences=sequences, positions=positions)
@@ -70,6 +75,9 @@ class LoraPopulation:
         vector_NH = pooled(self.encoder, whole, self.encoder.forward(whole), unit_length=self.unit_length)
         vector_ARH = vector_NH.view(len(active), batch.rows, -1)
         return head_logits(vector_ARH, chosen(self.head_PLH, active), chosen(self.bias_PL, active))
+
+    def start_step(self) -> None:
+        self.flat.grads_PN.zero_()
 
     def gather(self) -> None:
         """Nothing to do: autograd adds into the flat gradients through the leaves."""

@@ -21,6 +21,7 @@ from tunewise.models.precision import fast_float32
 from tunewise.training.batches import Sizes, by_length, epoch_order, micro_batches, steps_per_epoch
 from tunewise.training.optimizer import MemberAdamW, clip, linear_schedule
 from tunewise.training.population import WORK_FORWARD, Key, Population
+from tunewise.training.rows import Rows
 from tunewise.training.stopping import Course, Member, dev_losses, evaluation_steps
 from tunewise.types import Curve
 
@@ -29,14 +30,6 @@ CUDA_TOKENS = 65536
 """Padded tokens of a micro-batch, over all members."""
 TRAIN_POINTS = 200
 """A train curve has at most about this many points."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Tokens with the index of each row's label."""
-
-    tokens: Tokens
-    target_E: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,9 +128,7 @@ class Loop:
     def _rows_of_step(self) -> np.ndarray:
         epoch, place = divmod(self.step, steps_per_epoch(self.train.tokens.rows, self.plan.batch_size))
         if self._epoch is None or self._epoch[0] != epoch:
-            order = epoch_order(
-                self.train_sizes, batch_size=self.plan.batch_size, seed=self.plan.seed, epoch=epoch
-            )
+            order = epoch_order(self.train_sizes, batch_size=self.plan.batch_size, seed=self.plan.seed, epoch=epoch)
             self._epoch = (epoch, order)
         return self._epoch[1][place]
 
@@ -199,7 +190,7 @@ class Loop:
 
     def _gradients(self, rows: np.ndarray, active: list[int]) -> list[float]:
         """Mean loss of each active member over the step; its gradient is in the flat buffer."""
-        self.population.flat.grads_PN.zero_()
+        self.population.start_step()
         total = float(self.weight_L[torch.as_tensor(self.train.target_E[rows])].sum())
         loss_A = torch.zeros(len(active), dtype=torch.float64)
         for run in micro_batches(self.train_sizes, rows, max(1, self.budget // len(active))):
@@ -285,7 +276,6 @@ class Loop:
             with fast_float32():
                 self._gradients_within_memory(rows, list(range(self.size)))
             seconds.append(time.perf_counter() - start)
-        self.population.flat.grads_PN.zero_()
         return min(seconds)
 
     # --- members

@@ -45,8 +45,15 @@ class Population(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def trainable_parameters(self) -> int:
+        """Of one member."""
+
     def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
         """[A, R, L] of the active members; `key` is None where nothing is random (scoring)."""
+
+    def start_step(self) -> None:
+        """Before the first backward pass of an optimiser step: forget the gradients of the last one."""
 
     def gather(self) -> None:
         """After a backward pass: see that `flat.grads_PN` holds its gradients, added to those of earlier passes."""

@@ -17,7 +17,16 @@ from tunewise.adapters.tree import shared_tree
 from tunewise.models.encoder import Batch, Encoder
 from tunewise.seeding import derive
 from tunewise.training.flat import Flat
-from tunewise.training.population import WORK_FULL, HeadStart, Key, head_logits, pooled, split_head
+from tunewise.training.population import (
+    HEAD_BIAS,
+    HEAD_WEIGHT,
+    WORK_FULL,
+    HeadStart,
+    Key,
+    head_logits,
+    pooled,
+    split_head,
+)
 from tunewise.training.precision import master_dtype
 
 
@@ -65,9 +74,9 @@ class FullPopulation:
         start = {name: parameter[None].to(wide) for name, parameter in self.encoder.model.named_parameters()}
         start.update(head.tensors(1, base.info.hidden_size, wide, torch.device(base.device)))
         self.flat = Flat(start, decays=self._decays)
-        self._work_N: Tensor | None = None
-        self._work_grad_N: Tensor | None = None
-        self._bound = False
+        self._work_1N: Tensor | None = None
+        self._leaves: dict[str, Tensor] = {}
+        self._fresh = True
 
     def _tree(self, used_tokens: np.ndarray) -> nn.Module:
         model = shared_tree(self.base.model)
@@ -88,34 +97,36 @@ class FullPopulation:
 
     def _bind(self) -> None:
         """Put this member's weights into its module tree, ready to be trained."""
-        flat = self.flat
-        if self.dtype == flat.values_PN.dtype:
-            values, grads = flat.leaves(), None
+        if self.dtype == self.flat.values_PN.dtype:
+            buffer_1N = self.flat.values_PN
         else:
-            self._work_N = flat.values_PN.to(self.dtype)
-            self._work_grad_N = torch.zeros_like(self._work_N)
-            values, grads = flat.views(self._work_N), flat.views(self._work_grad_N)
-        masters, self.head_1LH, self.bias_1L = split_head(flat.leaves())
+            buffer_1N = self._work_1N = self.flat.values_PN.to(self.dtype)
+        masters, head_1LH, bias_1L = split_head(self.flat.views(self.flat.values_PN))
+        working = self.flat.views(buffer_1N)
         for name in masters:
-            parameter = nn.Parameter(values[name].detach()[0])
-            parameter.grad = flat.views(flat.grads_PN)[name][0] if grads is None else grads[name][0]
-            module, _, last = name.rpartition(".")
-            self.encoder.model.get_submodule(module)._parameters[last] = parameter
-        self._bound = True
+            self._leaves[name] = _put(self.encoder.model, name, working[name][0], trained=True)
+        for name, tensor in ((HEAD_WEIGHT, head_1LH), (HEAD_BIAS, bias_1L)):
+            self._leaves[name] = tensor[0].detach().requires_grad_()
 
     @property
     def size(self) -> int:
         return self.flat.size
 
+    @property
+    def trainable_parameters(self) -> int:
+        """All of the base's and the head's, those of tokens that do not occur among them."""
+        table: Tensor = self.base.model.get_input_embeddings().weight  # type: ignore[operator]
+        return self.flat.numbers + (len(table) - len(self._used_U)) * table.shape[1]
+
     def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
-        if not self._bound:
+        if not self._leaves:
             self._bind()
         if key is None or not self.base_dropout:
             hidden_STH = self.encoder.forward(batch)
         else:
             hidden_STH = self._with_dropout(batch, key)
         vector_RH = pooled(self.encoder, batch, hidden_STH, unit_length=self.unit_length)
-        return head_logits(vector_RH[None], self.head_1LH, self.bias_1L)
+        return head_logits(vector_RH[None], self._leaves[HEAD_WEIGHT][None], self._leaves[HEAD_BIAS][None])
 
     def _with_dropout(self, batch: Batch, key: Key) -> Tensor:
         """Hidden states with the base's own dropout, whose masks come from (seed, step, first sequence)."""
@@ -128,25 +139,34 @@ class FullPopulation:
             finally:
                 self.encoder.model.eval()
 
+    def start_step(self) -> None:
+        self._fresh = True
+
     def gather(self) -> None:
-        if self._work_grad_N is not None:
-            # the head's columns are zero here: its gradients go to the masters directly
-            self.flat.grads_PN.add_(self._work_grad_N)
-            self._work_grad_N.zero_()
+        """Autograd hands over each gradient as it made it; one pass widens it into its place."""
+        for name, gradient in self.flat.views(self.flat.grads_PN).items():
+            leaf = self._leaves[name]
+            if leaf.grad is None:
+                if self._fresh:
+                    gradient.zero_()
+            elif self._fresh:
+                gradient[0].copy_(leaf.grad)
+            else:
+                gradient[0].add_(leaf.grad)
+            leaf.grad = None
+        self._fresh = False
 
     def refresh(self) -> None:
-        if self._work_N is not None:
-            self._work_N.copy_(self.flat.values_PN)
+        if self._work_1N is not None:
+            self._work_1N.copy_(self.flat.values_PN)
 
     def release(self) -> None:
         """Drop gradients and working copies; the masters stay, and the next pass takes the rest up again."""
-        self._work_N = self._work_grad_N = None
+        self._work_1N, self._leaves = None, {}
         self.flat.release()
-        self._bound = False
-        for name, _ in list(self.encoder.model.named_parameters()):
-            module, _, last = name.rpartition(".")
-            values = self.flat.views(self.flat.values_PN)[name][0]
-            self.encoder.model.get_submodule(module)._parameters[last] = nn.Parameter(values, requires_grad=False)
+        masters, _, _ = split_head(self.flat.views(self.flat.values_PN))
+        for name, tensor in masters.items():
+            _put(self.encoder.model, name, tensor[0], trained=False)
 
     def keep(self, indices: Sequence[int]) -> None:
         self.flat.keep(indices)
@@ -160,3 +180,11 @@ class FullPopulation:
         whole_VH[self._used_U] = tensors[self._table_name].to(whole_VH.dtype)
         tensors[self._table_name] = whole_VH
         return tensors
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor, *, trained: bool) -> nn.Parameter:
+    """Make `tensor` the parameter called `name`, sharing its memory."""
+    parameter = nn.Parameter(tensor, requires_grad=trained)
+    module, _, last = name.rpartition(".")
+    model.get_submodule(module)._parameters[last] = parameter
+    return parameter

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tunewise.data.audit.finding import Finding, Ruler
+from tunewise.data.audit.finding import Finding, Ruler, Severity
 from tunewise.data.load import Data
 
 FEW = 5
@@ -20,7 +20,7 @@ def check(data: Data, ruler: Ruler) -> list[Finding]:
         f"({counts[largest] / counts.total():.1%}), the smallest '{smallest}' with {counts[smallest]:,}."
     )
     uneven = counts[largest] > UNEVEN * counts[smallest]
-    severity = "warning" if uneven else "info"
+    severity: Severity = "warning" if uneven else "info"
     found = [Finding(check="balance", severity=severity, sentence=sentence, count=len(counts))]
     few = sorted(label for label, count in counts.items() if count < FEW)
     if few:

@@ -33,7 +33,7 @@ def load(source: Any, *, encoding: str, delimiter: str | None, role: str) -> Tab
     columns: dict[str, list[str | None]] = {
         column: list(values) for column, values in zip(header, zip(*rows, strict=True), strict=True)
     }
-    name = f"'{DELIMITERS[mark]}'" if mark in DELIMITERS else repr(mark)
+    name = DELIMITERS.get(mark, repr(mark))
     notes = [f"{path.name}: {len(rows):,} rows, {len(header)} columns, delimiter {name}, encoding {used_encoding}."]
     if blank:
         notes.append(f"{path.name}: {blank:,} blank lines passed over.")

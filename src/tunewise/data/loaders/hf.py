@@ -41,7 +41,8 @@ def _datasets() -> ModuleType:
         raise DataError(
             "data: reading a data set folder or the hub needs the package `datasets`: pip install 'tunewise[data]'."
         ) from None
-    return datasets
+    module: ModuleType = datasets
+    return module
 
 
 def _from_folder(path: Path, role: str) -> tuple[Any, str, list[str]]:

@@ -1,7 +1,7 @@
 """JSON Lines: one object per line, split on line feeds only, numbers kept as they are written."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ def load(source: Any, *, encoding: str, delimiter: str | None, role: str) -> Tab
 
 
 def table_of_rows(
-    rows: list[Mapping[str, Any]], *, source: str, lines: list[int], unit: Literal["line", "row"], notes: list[str]
+    rows: Sequence[Mapping[str, Any]], *, source: str, lines: list[int], unit: Literal["line", "row"], notes: list[str]
 ) -> Table:
     """Objects turned into columns; a key that a row lacks is a missing value there."""
     names = dict.fromkeys(name for row in rows for name in row)

@@ -1,0 +1,129 @@
+"""Let the most similar training examples vote, and show them as evidence.
+
+E examples, B of them in a block, N stored rows, K neighbours, L labels, H hidden size.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from tunewise.config import Truncation
+from tunewise.errors import BundleError
+from tunewise.models.encoder import Encoder
+from tunewise.predictors.base import Bases
+from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
+from tunewise.predictors.head import Features, from_shares, unit, vectors
+from tunewise.types import Example, Prediction
+
+SETTINGS, INDEX = "retrieved.json", "retrieved.safetensors"
+BLOCK_CELLS = 16_000_000
+"""Similarities held at a time: 64 MB."""
+DECIMALS = 6
+"""Similarities closer than float32 can tell apart are equal, and the earlier row comes first."""
+
+
+class RetrievedPredictor:
+    r"""$p(l|x) \propto \sum_{i \in N_k(x)} 1[y_i = l] \exp(\cos(f(x), f(x_i)) / \tau)$, neighbours found exactly.
+
+    A stored row with the same text as the question votes like any other.
+    """
+
+    kind = "retrieved"
+
+    def __init__(
+        self,
+        *,
+        base: Encoder,
+        labels: tuple[str, ...],
+        policy: Truncation,
+        vector_NH: np.ndarray,
+        target_N: np.ndarray,
+        texts: tuple[str, ...],
+        neighbours: int,
+        temperature: float,
+        features: Features | None = None,
+    ) -> None:
+        """Stored rows with the index of their label; `features` looks vectors up and is not saved.
+
+        Raises:
+            BundleError: the shapes do not fit the base or each other, or a target is no label.
+        """
+        rows = len(texts)
+        if vector_NH.shape != (rows, base.info.hidden_size) or target_N.shape != (rows,) or not rows:
+            raise BundleError(
+                f"retrieved: expected vectors ({rows}, {base.info.hidden_size}) and a target for each of {rows} texts, "
+                f"found {vector_NH.shape} and {target_N.shape}. It was made for another base."
+            )
+        if not 1 <= neighbours <= rows or not temperature > 0:
+            raise BundleError(
+                f"retrieved: {neighbours} neighbours of {rows} rows at temperature {temperature} make no sense."
+            )
+        if target_N.min() < 0 or target_N.max() >= len(labels):
+            raise BundleError(f"retrieved: a target lies outside the {len(labels)} labels.")
+        self.base: Encoder | None = base
+        self.labels, self.policy, self.features = labels, policy, features
+        self.vector_NH = unit(vector_NH.astype(np.float32))
+        self.target_N, self.texts = target_N.astype(np.int64), texts
+        self.neighbours, self.temperature = neighbours, float(temperature)
+
+    def predict(self, examples: Sequence[Example]) -> list[Prediction]:
+        if not examples:
+            return []
+        question_EH = unit(vectors(self.base, examples, self.policy, self.features))
+        answers: list[Prediction] = []
+        for cosine_N in self._similarities(question_EH):
+            nearest_K = _nearest(cosine_N, self.neighbours)
+            vote_K = np.exp((cosine_N[nearest_K] - cosine_N[nearest_K[0]]).astype(np.float64) / self.temperature)
+            share_L = np.bincount(self.target_N[nearest_K], weights=vote_K, minlength=len(self.labels)) / vote_K.sum()
+            answer = from_shares(share_L[None], self.labels)[0]
+            answers.append(replace(answer, evidence=tuple(self.texts[i] for i in nearest_K)))
+        return answers
+
+    def _similarities(self, question_EH: np.ndarray) -> Iterator[np.ndarray]:
+        """Cosines [N] of one question after the other, computed in blocks."""
+        size = max(1, BLOCK_CELLS // len(self.texts))
+        for start in range(0, len(question_EH), size):
+            cosine_BN = question_EH[start : start + size] @ self.vector_NH.T
+            yield from np.round(cosine_BN, DECIMALS)
+
+    def save(self, folder: Path) -> None:
+        assert self.base is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "base": self.base.info.name,
+            "labels": self.labels,
+            "policy": self.policy,
+            "neighbours": self.neighbours,
+            "temperature": self.temperature,
+            "texts": self.texts,
+        }
+        write_settings(folder / SETTINGS, settings)
+        write_arrays(folder / INDEX, {"vectors": self.vector_NH, "targets": self.target_N})
+
+    @classmethod
+    def load(cls, folder: Path, bases: Bases) -> Self:
+        keys = {"base": str, "labels": list, "policy": str, "neighbours": int, "temperature": float, "texts": list}
+        settings = read_settings(folder / SETTINGS, keys)
+        base, rows = bases(settings["base"]), len(settings["texts"])
+        arrays = read_arrays(folder / INDEX, {"vectors": (rows, base.info.hidden_size), "targets": (rows,)})
+        return cls(
+            base=base,
+            labels=tuple(settings["labels"]),
+            policy=settings["policy"],
+            vector_NH=arrays["vectors"],
+            target_N=arrays["targets"],
+            texts=tuple(settings["texts"]),
+            neighbours=settings["neighbours"],
+            temperature=settings["temperature"],
+        )
+
+
+def _nearest(cosine_N: np.ndarray, count: int) -> np.ndarray:
+    """Indices of the largest, largest first; of equal ones the earlier row first."""
+    place = len(cosine_N) - count
+    reaching = np.flatnonzero(cosine_N >= np.partition(cosine_N, place)[place])
+    best: np.ndarray = reaching[np.argsort(-cosine_N[reaching], kind="stable")][:count]
+    return best

@@ -1,0 +1,38 @@
+"""Tokens with their labels: what a loop trains on and what it is scored on.
+
+Axes: E rows, L labels.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunewise.models.encoder import Tokens
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Tokens with the index of each row's label."""
+
+    tokens: Tokens
+    target_E: np.ndarray
+
+    def subset(self, indices: Sequence[int]) -> "Rows":
+        return Rows(self.tokens.of_rows(indices), self.target_E[list(indices)])
+
+
+def watched(digests: Sequence[str], most: int) -> list[int]:
+    """At most `most` rows, those with the smallest digests: the same ones whatever their order and in every bracket."""
+    if len(digests) <= most:
+        return list(range(len(digests)))
+    return sorted(sorted(range(len(digests)), key=lambda i: digests[i])[:most])
+
+
+def balanced_weights(target_E: np.ndarray, labels: int) -> np.ndarray:
+    """Weight of each label [L] so that all that occur weigh the same together; 1 on average over rows."""
+    count_L = np.bincount(target_E, minlength=labels)
+    present = count_L > 0
+    weight_L = np.zeros(labels)
+    weight_L[present] = len(target_E) / (present.sum() * count_L[present])
+    return weight_L
