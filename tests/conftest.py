@@ -1,6 +1,9 @@
 """What every test shares: no network, one thread, and one tiny base."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 for _key, _value in {
     "HF_HUB_OFFLINE": "1",
@@ -9,10 +12,6 @@ for _key, _value in {
     "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(_key, _value)
-
-from pathlib import Path
-
-import pytest
 
 
 @pytest.fixture(scope="session")

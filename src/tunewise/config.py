@@ -1,4 +1,4 @@
-"""A task: what is to be learnt from which data, measured how, for how much. Read strictly from YAML, flags or Python."""
+"""A task: what is to be learnt from which data, measured how, for how much; read strictly."""
 
 import dataclasses
 import re

@@ -18,7 +18,7 @@ from tunewise.data.split import race_and_choose
 from tunewise.errors import EndedEarly, RunError
 from tunewise.evaluation.evaluate import evaluate
 from tunewise.evaluation.metrics import METRICS
-from tunewise.methods import LADDER
+from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Context, Fold
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder
@@ -28,7 +28,7 @@ from tunewise.predictors.bundle import load_predictor, save_bundle
 from tunewise.report.build import build_report
 from tunewise.report.card import model_card
 from tunewise.report.evidence import Evidence, write_evidence
-from tunewise.report.sentences import verdict_words
+from tunewise.report.verdict import verdict_words
 from tunewise.runs import Run, count_opening, next_folder, write_atomic, write_json
 from tunewise.search.budget import Clock, Purse, hard_stop, work_of
 from tunewise.search.calibrate import Speed, forward_speed, rehearse
@@ -117,7 +117,7 @@ def fit_task(
             rungs = climb(session, like)
             return conclude(session, rungs)
         except EndedEarly as early:
-            leave_early(task, run, clock, str(early))
+            leave_early(task, run, str(early))
             raise
         finally:
             run.ledger.update("clock", "", clock.seconds)
@@ -127,7 +127,7 @@ def check_names(task: Task) -> None:
     """Raise ConfigError for a metric or method that does not exist, before anything is read."""
     METRICS.get(task.metric)
     for name in task.methods or ():
-        LADDER.get(name)
+        get_method(name)
 
 
 def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) -> Session:
@@ -213,11 +213,11 @@ def _measure_machine(session: Session) -> None:
 
     for base, encoder in session.bases.items():
         speed(f"forward {base}", lambda e=encoder: forward_speed(e, session.data.train, task.truncation))
-    for method in (LADDER.get(name) for name in session.methods):
+    for method in (get_method(name) for name in session.methods):
         for base in session.bases:
             context = session.context(base, method.name, 0)
             if method.trained and context.base.info.family in method.families and method.skip(context) is None:
-                speed(f"{method.name} {base}", lambda m=method, c=context: rehearse(m, c))
+                speed(f"{method.name} {base}", lambda m=method, c=context, b=base: rehearse(m, c, session.speeds[f"forward {b}"]))
     reference = session.speeds[f"forward {task.models[0]}"].seconds_per_work
     rates = {}
     if task.budget.work is None and task.budget.minutes is not None:
@@ -237,6 +237,8 @@ def _measure_machine(session: Session) -> None:
         },
     )
     session.purse = Purse(total=raw["work"], trials=task.budget.trials, rates=raw["rates"])
+    for base, counted in session.tokens.items():
+        session.purse.pay("forward", base, counted["train"] + counted["race"], candidates=0)
 
 
 def plan_rows(session: Session) -> list[PlanRow]:
@@ -334,7 +336,7 @@ def _verdict(
     chosen = winners[choice.index]
     opened = count_opening(session.data.held_out.fingerprint, str(session.run.folder.resolve()))
     verdict = {
-        **_frame(task, session.clock),
+        **_frame(task),
         "n": {"train": len(session.data.train), "dev": len(session.data.dev), "held_out": on_held_out[0].score.n},
         "rungs": rows,
         "resolved": choice.resolved,
@@ -353,7 +355,7 @@ def _verdict(
     return verdict
 
 
-def _frame(task: Task, clock: Clock) -> dict[str, Any]:
+def _frame(task: Task) -> dict[str, Any]:
     return {
         "version": 1,
         "task": task.name,
@@ -503,7 +505,7 @@ def plan_task(task: Task, *, watcher: Watcher) -> list[PlanRow]:
         return plan_rows(prepare(task, load_data(task), run, clock, watcher))
 
 
-def leave_early(task: Task, run: Run, clock: Clock, reason: str) -> None:
+def leave_early(task: Task, run: Run, reason: str) -> None:
     """A verdict.json that says the run has none yet."""
     verdict = {
         **_frame(task, clock),

@@ -21,7 +21,7 @@ def fit(
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<n>.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     like: Annotated[
-        Path | None, typer.Option(help="Refit the choice of this run on new data, without a search.")
+        Path | None, typer.Option(help="Refit this run's choice on new data, without a search.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,

@@ -68,7 +68,9 @@ def load_data(task: Task) -> Data:
     labels = tuple(sorted({str(example.target) for example in train}))
     _check_labels(train, dev, labels, notes)
     seal = held_out or _sealed_source(task, columns, labels)
-    notes.append(f"train {len(train):,} rows, dev {len(dev):,}, held_out {seal.n or 'sealed'}; {len(labels)} classes.")
+    notes.append(
+        f"train {len(train):,} rows, dev {len(dev):,}, held_out {'sealed' if seal.n is None else f'{seal.n:,}'}; {len(labels)} classes."
+    )
     return Data(
         train=train,
         dev=dev,

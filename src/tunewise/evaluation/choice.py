@@ -9,6 +9,7 @@ worse by more than the margin can pass (Hsu, "Simultaneous confidence intervals 
 Axes: E examples, K statistics, M and N candidates, D draws.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def _bounds(
     edges = np.cumsum([0, *(contender.statistics_EK.shape[1] for contender in contenders)])
 
     def values(row_CK: np.ndarray, weight_DC: np.ndarray) -> np.ndarray:
-        columns = [row_CK[:, a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        columns = [row_CK[:, a:b] for a, b in itertools.pairwise(edges)]
         return sign * np.stack([metric.aggregate_draws(part, weight_DC, n_labels) for part in columns], axis=1)
 
     value_M = drawn.value(values)[0]
@@ -138,8 +139,8 @@ def _bounds(
 def _critical(off_DMN: np.ndarray, error_MN: np.ndarray, level: float) -> float:
     """Standard errors that cover the lead of any one candidate, were it the best, over all others at once."""
     scale_MN = np.where(error_MN > 0, error_MN, np.inf)
-    short_DM = (-off_DMN / scale_MN).max(axis=2)
-    return float(np.quantile(short_DM, 1.0 - level, axis=0).max())
+    over_DM = (off_DMN / scale_MN).max(axis=2)
+    return float(np.quantile(over_DM, 1.0 - level, axis=0).max())
 
 
 def _least_half(metric: Metric, drawn: Units, level: float) -> float:
@@ -186,6 +187,12 @@ def _amount(metric: Metric, amount: float) -> str:
     return f"{text} point{'' if text == '1' else 's'}"
 
 
+def _rounded_up(rows: int) -> int:
+    """To two digits, since more would claim what a projection cannot know."""
+    step = 10 ** max(len(str(rows)) - 2, 0)
+    return -(-rows // step) * step
+
+
 def _lead(contenders: Sequence[Contender], metric: Metric, known: Bounds, i: int, against: int) -> str:
     """`lora +0.4 [-0.2, +0.9]`: by how much i is better, in points (or nats), with the bounds the choice used."""
     scale, digits = (100, 1) if metric.unit == "points" else (1, 3)
@@ -200,8 +207,8 @@ def _why_resolved(
     name = contenders[chosen].name
     if chosen != best:
         lead = _lead(contenders, metric, known, best, chosen)
-        cheaper = " and is cheaper" if contenders[chosen].cost_rank < contenders[best].cost_rank else ""
-        return f"{name} is within {_amount(metric, margin)} of the best ({lead}){cheaper}"
+        tail = " and is cheaper" if contenders[chosen].cost_rank < contenders[best].cost_rank else ""
+        return f"{name} is within {_amount(metric, margin)} of the best ({lead}){tail}"
     second = max((i for i in range(len(contenders)) if i != best), key=lambda i: known.value_M[i])
     lead = _lead(contenders, metric, known, second, best)
     cheaper = [c for c in contenders if c.cost_rank < contenders[best].cost_rank]
@@ -228,6 +235,6 @@ def _why_open(
         start = f"{name} is the cheapest within one standard error of the best ({lead})"
     unsure = f"{known.n:,} rows cannot settle differences of {_amount(metric, margin)}"
     if rows is not None:
-        return f"{start}, but {unsure}; about {rows:,} would"
+        return f"{start}, but {unsure}; about {_rounded_up(rows):,} would"
     reason = "a margin of 0 cannot be reached" if margin <= 0 else "refits with other seeds differ by more than that"
     return f"{start}, but {unsure}, and no number of rows would: {reason}"

@@ -54,7 +54,9 @@ def paired(
 
     def difference(row_CK: np.ndarray, weight_DC: np.ndarray) -> np.ndarray:
         of_a_D = metric.aggregate_draws(row_CK[:, :width], weight_DC, n_labels)
-        return of_a_D - metric.aggregate_draws(row_CK[:, width:], weight_DC, n_labels)
+        of_b_D = metric.aggregate_draws(row_CK[:, width:], weight_DC, n_labels)
+        lead_D: np.ndarray = of_a_D - of_b_D
+        return lead_D
 
     drawn = units(np.hstack([a_EK, b_EK]), clusters)
     whole = bca(drawn, difference, level, rng, draws)

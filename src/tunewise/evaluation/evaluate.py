@@ -110,5 +110,7 @@ def _mistakes(targets: Sequence[str], predictions: Sequence[Prediction]) -> list
     def confidence(prediction: Prediction) -> float:
         return -1.0 if prediction.scores is None else prediction.scores.get(prediction.text, 0.0)
 
-    wrong = [i for i, (target, prediction) in enumerate(zip(targets, predictions, strict=True)) if prediction.text != target]
+    wrong = [
+        i for i, (target, prediction) in enumerate(zip(targets, predictions, strict=True)) if prediction.text != target
+    ]
     return sorted(wrong, key=lambda i: (-confidence(predictions[i]), i))

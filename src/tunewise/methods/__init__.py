@@ -3,7 +3,7 @@
 from tunewise.methods.base import Method
 from tunewise.registry import Registry
 
-LADDER: Registry[Method] = Registry(
+LADDER: Registry[type[Method]] = Registry(
     "methods",
     {
         "majority": "tunewise.methods.majority:Majority",
@@ -14,3 +14,12 @@ LADDER: Registry[Method] = Registry(
         "full": "tunewise.methods.full:Full",
     },
 )
+
+
+def get_method(name: str) -> Method:
+    """The rung called `name`.
+
+    Raises:
+        ConfigError: there is none; the message offers the closest one.
+    """
+    return LADDER.get(name)()

@@ -156,10 +156,11 @@ class Method(Protocol):
     def default(self, context: Context) -> Any:
         """The config that is tried first: the field's priors, fitted to the amount of data."""
 
-    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
         """Up to n configs to try, the default never among them."""
 
-    def cost(self, context: Context, config: Any) -> Cost: ...
+    def cost(self, context: Context, config: Any) -> Cost:
+        """Of one candidate; the features of the frozen base are paid by the run, not by the rungs that read them."""
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket: ...
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
-from tunewise.methods.trained import Bench, TrainedBracket, TrainedConfig, trained_cost
+from tunewise.methods.trained import Bench, TrainedBracket, TrainedConfig, epochs_for, nothing_to_learn, trained_cost
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
 from tunewise.training.loop import Loop
@@ -52,12 +52,16 @@ class Full:
     trained = True
 
     def skip(self, context: Context) -> str | None:
-        if len(context.labels) < 2:
-            return f"full: there is nothing to learn from {len(context.labels)} label."
-        return None
+        return nothing_to_learn("full", context)
 
-    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[FullConfig]:
-        default = FullConfig()
+    def default(self, context: Context) -> FullConfig:
+        plain = FullConfig()
+        rows = len(context.fold.train)
+        epochs = epochs_for(rows, batch_size=plain.batch_size, steps=900, least=3, most=20)
+        return dataclasses.replace(plain, epochs=epochs)
+
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[FullConfig]:
+        default = self.default(context)
         proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
         return [config for config in proposed if config != default]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class LinearProbe:
     families = frozenset({"causal", "masked", "encoder", "seq2seq"})
     kinds = frozenset({"classify"})
     Config = LinearProbeConfig
-    parameters: Parameters = {"c": Real(0.1, 1000.0, log=True)}
+    parameters: ClassVar[Parameters] = {"c": Real(0.1, 1000.0, log=True)}
     trained = False
 
     def skip(self, context: Context) -> str | None:
@@ -47,12 +47,12 @@ class LinearProbe:
     def default(self, context: Context) -> LinearProbeConfig:
         return LinearProbeConfig()
 
-    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[LinearProbeConfig]:
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[LinearProbeConfig]:
         return [LinearProbeConfig(c=c) for c in (1.0, 100.0, 3.0, 30.0, 0.3, 300.0)][:n]
 
     def cost(self, context: Context, config: LinearProbeConfig) -> Cost:
         head = len(context.labels) * (context.base.info.hidden_size + 1)
-        work = context.train_tokens + context.race_tokens + self._fit_work(context, MAX_ITERATIONS // 4)
+        work = self._fit_work(context, MAX_ITERATIONS // 4)
         memory = 8 * len(context.fold.train) * context.base.info.hidden_size
         return Cost(work=work, seconds=work * context.seconds_per_work, memory_bytes=memory, trainable_parameters=head)
 

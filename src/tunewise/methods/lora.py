@@ -6,13 +6,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from tunewise.adapters.lora import LoraForm, LoraMember, Targets, target_layers
 from tunewise.adapters.peft_format import PeftLora
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
-from tunewise.methods.trained import Bench, TrainedBracket, TrainedConfig, choose_population, trained_cost
+from tunewise.methods.trained import (
+    Bench,
+    TrainedBracket,
+    TrainedConfig,
+    choose_population,
+    nothing_to_learn,
+    trained_cost,
+)
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
 from tunewise.training.adapted import LoraPopulation
@@ -84,14 +91,16 @@ class Lora:
     trained = True
 
     def skip(self, context: Context) -> str | None:
-        if len(context.labels) < 2:
-            return f"lora: there is nothing to learn from {len(context.labels)} label."
-        if not _linear_layers(context):
-            return "lora: this base has no linear layers in its blocks that an update could be put on."
-        return None
+        return nothing_to_learn("lora", context)
 
-    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[LoraConfig]:
-        default = LoraConfig()
+    def default(self, context: Context) -> LoraConfig:
+        plain = LoraConfig()
+        rows = len(context.fold.train)
+        epochs = epochs_for(rows, batch_size=plain.batch_size, steps=1200, least=4, most=30)
+        return dataclasses.replace(plain, epochs=epochs)
+
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[LoraConfig]:
+        default = self.default(context)
         proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
         return [config for config in proposed if config != default]
 
@@ -136,6 +145,8 @@ class Lora:
                 unit_length=bench.unit_length(config),
             )
 
+        if context.layout:
+            return TrainedBracket(bench=bench, build=build, finish=finish, groups=context.layout)
         groups: list[list[int]] = []
         notes: list[str] = []
         for alike in _by_structure(configs):
@@ -150,7 +161,3 @@ def _by_structure(configs: Sequence[LoraConfig]) -> list[list[int]]:
     for i, config in enumerate(configs):
         groups.setdefault(config.structure, []).append(i)
     return list(groups.values())
-
-
-def _linear_layers(context: Context) -> bool:
-    return any(isinstance(module, nn.Linear) for module in context.base.model.modules())

@@ -1,7 +1,7 @@
 """Always answer the most frequent label: the floor every score is read against."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class Majority:
     families = frozenset({"causal", "masked", "encoder", "seq2seq", "hosted"})
     kinds = frozenset({"classify"})
     Config = NoConfig
-    parameters: Parameters = {}
+    parameters: ClassVar[Parameters] = {}
     trained = False
 
     def skip(self, context: Context) -> str | None:
@@ -27,7 +27,7 @@ class Majority:
     def default(self, context: Context) -> NoConfig:
         return NoConfig()
 
-    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[NoConfig]:
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[NoConfig]:
         return []
 
     def cost(self, context: Context, config: NoConfig) -> Cost:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -38,7 +38,10 @@ class Retrieval:
     families = frozenset({"masked", "encoder"})
     kinds = frozenset({"classify"})
     Config = RetrievalConfig
-    parameters: Parameters = {"neighbours": Choice((1, 3, 5, 10, 20, 40)), "temperature": Real(0.01, 0.3, log=True)}
+    parameters: ClassVar[Parameters] = {
+        "neighbours": Choice((1, 3, 5, 10, 20, 40)),
+        "temperature": Real(0.01, 0.3, log=True),
+    }
     trained = False
 
     def skip(self, context: Context) -> str | None:
@@ -47,16 +50,13 @@ class Retrieval:
     def default(self, context: Context) -> RetrievalConfig:
         return RetrievalConfig()
 
-    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[RetrievalConfig]:
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[RetrievalConfig]:
         grid = [(1, 0.05), (3, 0.05), (5, 0.05), (20, 0.05), (5, 0.02), (20, 0.02), (40, 0.05), (20, 0.1), (40, 0.02)]
         return [RetrievalConfig(neighbours=k, temperature=t) for k, t in grid][:n]
 
     def cost(self, context: Context, config: RetrievalConfig) -> Cost:
-        work = context.train_tokens + context.race_tokens
         index_bytes = 4 * len(context.fold.train) * context.base.info.hidden_size
-        return Cost(
-            work=work, seconds=work * context.seconds_per_work, memory_bytes=index_bytes, trainable_parameters=0
-        )
+        return Cost(work=0, seconds=0.0, memory_bytes=index_bytes, trainable_parameters=0)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         train = context.fold.train

@@ -76,6 +76,12 @@ class TrainedConfig:
         return Plan(epochs=self.epochs, batch_size=self.batch_size, seed=seed)
 
 
+def epochs_for(rows: int, *, batch_size: int, steps: int, least: float, most: float) -> float:
+    """Passes over this many rows that come to about `steps` optimiser steps, within bounds: few rows are read oftener."""
+    per_epoch = max(1, -(-rows // batch_size))
+    return float(min(most, max(least, round(steps / per_epoch))))
+
+
 class Bench:
     """What the loops of a bracket share: tokens, targets and the start of the head, made once."""
 
@@ -121,6 +127,14 @@ class Bench:
     def unit_length(self, config: TrainedConfig) -> bool:
         """Whether the head reads vectors of length 1: a probe's head does where the base's features are such."""
         return config.head_init == "probe" and self.context.base.info.normalize
+
+
+def nothing_to_learn(rung: str, context: Context) -> str | None:
+    """Why no weights can be trained on these rows, or None."""
+    found = sorted({str(example.target) for example in context.fold.train})
+    if len(found) >= 2:
+        return None
+    return f"{rung}: the training rows hold {len(found)} label ({', '.join(found)}); there is nothing to tell apart."
 
 
 def trained_cost(
@@ -220,6 +234,11 @@ class TrainedBracket:
             work += loop.advance(round(fidelity * loop.horizon / self.horizon))
         self._fidelity = max(self._fidelity, fidelity)
         return work
+
+    @property
+    def layout(self) -> list[list[int]]:
+        """Indices of the configs that are trained in one stack."""
+        return [list(group) for group in self.groups]
 
     def failure(self, member: int) -> str | None:
         """Why this member has no result, or None."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class ZeroShot:
     families = frozenset({"masked", "encoder"})
     kinds = frozenset({"classify"})
     Config = ZeroShotConfig
-    parameters: Parameters = {"label_text": Choice(("description", "name"))}
+    parameters: ClassVar[Parameters] = {"label_text": Choice(("description", "name"))}
     trained = False
 
     def skip(self, context: Context) -> str | None:
@@ -51,12 +51,11 @@ class ZeroShot:
     def default(self, context: Context) -> ZeroShotConfig:
         return ZeroShotConfig()
 
-    def propose(self, space: Space, rng: np.random.Generator, n: int) -> list[ZeroShotConfig]:
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[ZeroShotConfig]:
         return [ZeroShotConfig(label_text="name")][:n]
 
     def cost(self, context: Context, config: ZeroShotConfig) -> Cost:
-        work = context.race_tokens
-        return Cost(work=work, seconds=work * context.seconds_per_work, memory_bytes=0, trainable_parameters=0)
+        return Cost(work=0, seconds=0.0, memory_bytes=0, trainable_parameters=0)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         def make(member: int) -> tuple[Predictor, int]:
@@ -73,7 +72,7 @@ class ZeroShot:
                 unit_length=True,
                 features=context.features,
             )
-            return predictor, sum(len(text.split()) for text in texts)
+            return predictor, 0
 
         return MadeAtOnce(context, make, len(configs))
 

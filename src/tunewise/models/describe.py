@@ -1,6 +1,7 @@
 """What the files of a base say about it: family, limits, pooling, weights."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -178,7 +179,8 @@ def _pooling_mode(settings: dict[str, Any], *, name: str) -> Pooling:
     modes += [mode for mode in POOLINGS.values() if not on and named in (mode, f"{mode}token")]
     if len(modes) != 1 or len(on) > 1:
         raise ModelError(
-            f"{name}: its pooling is {' + '.join(on) or named or 'not stated'}; this version knows mean, cls, last and max."
+            f"{name}: its pooling is {' + '.join(on) or named or 'not stated'}; "
+            "this version knows mean, cls, last and max."
         )
     return modes[0]
 
@@ -199,11 +201,26 @@ def _max_tokens(config: Any, folder: Path) -> int:
 
 def _count_parameters(config: Any, trust_remote_code: bool) -> int:
     """Weights of the base without its pooler, counted on an empty copy."""
+    with torch.device("meta"):
+        model = empty_model(config, trust_remote_code=trust_remote_code)
+    return sum(weight.numel() for name, weight in model.named_parameters() if "pooler" not in name)
+
+
+def without_pooler(config: Any) -> dict[str, Any]:
+    """The argument that leaves out the untrained layer on the first token, where the architecture has one."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    architecture: Any = MODEL_MAPPING.get(type(config), object)
+    takes = "add_pooling_layer" in inspect.signature(architecture).parameters
+    return {"add_pooling_layer": False} if takes else {}
+
+
+def empty_model(config: Any, *, trust_remote_code: bool = False) -> Any:
+    """A model of this configuration with fresh weights, on the device that is current."""
     from transformers import AutoModel
 
-    with torch.device("meta"):
-        model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
-    return sum(weight.numel() for name, weight in model.named_parameters() if "pooler" not in name)
+    build: Any = AutoModel.from_config
+    return build(config, trust_remote_code=trust_remote_code, **without_pooler(config))
 
 
 def _english_only(folder: Path) -> bool | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tunewise.config import Truncation
-from tunewise.models.encoder import Encoder
+from tunewise.models.encoder import Encoder, answering
 from tunewise.runs import write_atomic
 from tunewise.types import Example
 
@@ -20,7 +20,8 @@ class FeatureStore:
     a resumed run works with the same bits. Other rows are computed when they are first asked for.
     """
 
-    def __init__(self, base: Encoder, policy: Truncation, pool: Sequence[Example], path: Path) -> None:
+    def __init__(self, base: Encoder, policy: Truncation, pool: Sequence[Example], path: Path | None) -> None:
+        """`path` is the stem of the file, or None to keep the vectors in memory alone."""
         self._base = base
         self._policy: Truncation = policy
         self._pool = [example.texts for example in pool]
@@ -38,21 +39,22 @@ class FeatureStore:
         """Compute the vectors of those rows that are not known yet, in one go."""
         rows = [row for row in dict.fromkeys(example.texts for example in examples) if row not in self._place]
         if rows:
-            self._keep(rows, self._base.features(rows, self._policy))
+            self._keep(rows, self._base.features(rows, answering(self._policy)))
 
     def _fill(self) -> None:
         rows = list(dict.fromkeys(self._pool))
         self._pool = []
         digest = hashlib.sha256(repr((self._base.info.sha256, self._policy, rows)).encode("utf-8", "surrogatepass"))
-        path = self._path.with_name(f"{self._path.name}-{digest.hexdigest()[:16]}.npy")
-        if path.is_file():
+        path = self._path and self._path.with_name(f"{self._path.name}-{digest.hexdigest()[:16]}.npy")
+        if path is not None and path.is_file():
             vector_NH = np.load(path)
         else:
-            vector_NH = self._base.features(rows, self._policy)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            buffer = io.BytesIO()
-            np.save(buffer, vector_NH)
-            write_atomic(path, buffer.getvalue())
+            vector_NH = self._base.features(rows, answering(self._policy))
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                buffer = io.BytesIO()
+                np.save(buffer, vector_NH)
+                write_atomic(path, buffer.getvalue())
         self._keep(rows, vector_NH)
 
     def _keep(self, rows: Sequence[tuple[str, ...]], vector_NH: np.ndarray) -> None:

@@ -24,7 +24,7 @@ def fetch(name: str, *, revision: str | None, allow_pickle: bool) -> tuple[Path,
 
     if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", name):
         raise ModelError(f"models: '{name}' is neither a folder here nor a hub id (`owner/name`). Check the spelling.")
-    patterns = {"allow_patterns": [*FILES, "*.safetensors", *(["*.bin"] if allow_pickle else [])]}
+    patterns = [*FILES, "*.safetensors", *(["*.bin"] if allow_pickle else [])]
     cached = _cached(name, revision)
     if cached is not None:
         return cached, cached.name
@@ -34,7 +34,7 @@ def fetch(name: str, *, revision: str | None, allow_pickle: bool) -> tuple[Path,
     try:
         path = Path(
             snapshot_download(
-                name, revision=revision, token=_token() or False, ignore_patterns=SUBFOLDERS, **patterns
+                name, revision=revision, token=_token() or False, allow_patterns=patterns, ignore_patterns=SUBFOLDERS
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -44,18 +44,19 @@ def fetch(name: str, *, revision: str | None, allow_pickle: bool) -> tuple[Path,
 
 def is_offline() -> bool:
     """Whether the environment forbids the network."""
-    return any(
-        os.environ.get(key, "").upper() in {"1", "ON", "YES", "TRUE"} for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    )
+    switches = (os.environ.get(key, "") for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(switch.upper() in {"1", "ON", "YES", "TRUE"} for switch in switches)
 
 
 def _cached(name: str, revision: str | None) -> Path | None:
     """The snapshot in the local cache, if it has a config and weights."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         path = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except HFValidationError as error:
+        raise _unknown(name, "no hub id is spelled so") from error
     except LocalEntryNotFoundError:
         return None
     weights = any(any(path.glob(pattern)) for pattern in ("*.safetensors", "*.bin"))
@@ -68,9 +69,7 @@ def _probe(name: str, revision: str | None) -> None:
 
     url = f"{constants.ENDPOINT}/api/models/{name}" + (f"/revision/{revision}" if revision else "")
     token = _token()
-    request = urllib.request.Request(
-        url, method="HEAD", headers={"Authorization": f"Bearer {token}"} if token else {}
-    )
+    request = urllib.request.Request(url, method="HEAD", headers={"Authorization": f"Bearer {token}"} if token else {})
     try:
         with urllib.request.build_opener(_Stay).open(request, timeout=PROBE_SECONDS):
             pass

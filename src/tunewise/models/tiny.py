@@ -1,6 +1,5 @@
 """A random base of a few thousand weights in a folder, to try everything offline in seconds."""
 
-import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from tunewise.errors import ConfigError, did_you_mean
+from tunewise.models.describe import empty_model
 from tunewise.models.load import quiet_transformers
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert")
@@ -43,21 +43,22 @@ def tiny_encoder(
     """
     if architecture not in ARCHITECTURES:
         raise ConfigError(f"tiny_encoder: there is no '{architecture}'.{did_you_mean(architecture, ARCHITECTURES)}")
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     byte_level = architecture == "roberta"
     tokenizer = _byte_level(texts) if byte_level else _wordpiece(texts, architecture)
     specials = _BYTE_LEVEL if byte_level else _WORDPIECE
-    pad, start, end = (specials[key] for key in (("<pad>", "<s>", "</s>") if byte_level else ("[PAD]", "[CLS]", "[SEP]")))
+    names = ("<pad>", "<s>", "</s>") if byte_level else ("[PAD]", "[CLS]", "[SEP]")
+    pad, start, end = (specials[name] for name in names)
     settings = _settings(architecture, hidden, layers)
     config = AutoConfig.for_model(
         architecture, vocab_size=VOCABULARY, pad_token_id=pad, bos_token_id=start, eos_token_id=end, **settings
     )
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
-        model = AutoModel.from_config(config, **_without_pooler(config))
+        model = empty_model(config)
         _spread(model)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -66,7 +67,8 @@ def tiny_encoder(
 
 def _settings(architecture: str, hidden: int, layers: int) -> dict[str, Any]:
     if architecture == "distilbert":
-        return {"dim": hidden, "n_layers": layers, "n_heads": 2, "hidden_dim": 2 * hidden, "max_position_embeddings": MAX_TOKENS}
+        sizes = {"dim": hidden, "n_layers": layers, "n_heads": 2, "hidden_dim": 2 * hidden}
+        return {**sizes, "max_position_embeddings": MAX_TOKENS}
     settings: dict[str, Any] = {
         "hidden_size": hidden,
         "num_hidden_layers": layers,
@@ -80,17 +82,11 @@ def _settings(architecture: str, hidden: int, layers: int) -> dict[str, Any]:
     if architecture == "electra":
         settings |= {"embedding_size": hidden // 2}
     if architecture == "deberta-v2":
-        settings |= {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0}
+        settings |= {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"]}
+        settings |= {"type_vocab_size": 0}
     if architecture == "modernbert":
         settings |= {"local_attention": 16, "cls_token_id": 2, "sep_token_id": 3, "global_attn_every_n_layers": 2}
     return settings
-
-
-def _without_pooler(config: Any) -> dict[str, Any]:
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING
-
-    takes = "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
-    return {"add_pooling_layer": False} if takes else {}
 
 
 def _spread(model: torch.nn.Module) -> None:
@@ -118,7 +114,8 @@ def _wordpiece(texts: Iterable[str], architecture: str) -> Any:
         special_tokens=[("[CLS]", _WORDPIECE["[CLS]"]), ("[SEP]", _WORDPIECE["[SEP]"])],
     )
     names = ["input_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(
+    build: Any = PreTrainedTokenizerFast
+    return build(
         tokenizer_object=raw,
         model_max_length=MAX_TOKENS,
         pad_token="[PAD]",
@@ -151,7 +148,8 @@ def _byte_level(texts: Iterable[str]) -> Any:
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", _BYTE_LEVEL["<s>"]), ("</s>", _BYTE_LEVEL["</s>"])],
     )
-    return PreTrainedTokenizerFast(
+    build: Any = PreTrainedTokenizerFast
+    return build(
         tokenizer_object=raw,
         model_max_length=MAX_TOKENS,
         bos_token="<s>",

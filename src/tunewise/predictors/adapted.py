@@ -5,13 +5,11 @@ Axes: E examples, H hidden, L labels, I and O sides of a layer, R rank.
 
 import copy
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,9 +21,11 @@ from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
 from tunewise.models.encoder import Encoder, answering
 from tunewise.predictors.base import Bases
+from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
+from tunewise.predictors.head import from_shares
 from tunewise.types import Example, Prediction
 
-CONFIG, HEAD, ADAPTER, WEIGHTS = "adapted.json", "head.safetensors", "adapter", "model.safetensors"
+SETTINGS, HEAD, ADAPTER, WEIGHTS = "adapted.json", "head.safetensors", "adapter", "model.safetensors"
 
 
 class AdaptedPredictor:
@@ -52,7 +52,8 @@ class AdaptedPredictor:
         Raises:
             ModelError: the tensors do not fit the base.
         """
-        self.base, self.labels, self.policy = base, labels, policy
+        self.base: Encoder | None = base
+        self.labels, self.policy = labels, policy
         self.weight_LH, self.bias_L = weight_LH.astype(np.float32), bias_L.astype(np.float32)
         self.tensors, self.adapter, self.unit_length = dict(tensors), adapter, unit_length
         if self.weight_LH.shape != (len(labels), base.info.hidden_size) or self.bias_L.shape != (len(labels),):
@@ -87,56 +88,52 @@ class AdaptedPredictor:
         feature_EH = self.encoder.features([example.texts for example in examples], answering(self.policy))
         logits_EL = feature_EH.astype(np.float64) @ self.weight_LH.T.astype(np.float64) + self.bias_L
         share_EL = np.exp(logits_EL - logits_EL.max(axis=1, keepdims=True))
-        share_EL /= share_EL.sum(axis=1, keepdims=True)
-        return [
-            Prediction(text=self.labels[int(row.argmax())], scores=dict(zip(self.labels, row.tolist(), strict=True)))
-            for row in share_EL
-        ]
+        return from_shares(share_EL / share_EL.sum(axis=1, keepdims=True), self.labels)
 
     def save(self, folder: Path) -> None:
+        assert self.base is not None
         folder.mkdir(parents=True, exist_ok=True)
         info = self.base.info
-        plain = {
+        settings = {
             "base": info.name,
-            "labels": list(self.labels),
+            "labels": self.labels,
             "policy": self.policy,
             "unit_length": self.unit_length,
             "weights": "full" if self.adapter is None else "adapter",
         }
-        (folder / CONFIG).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-        head = {"weight": torch.from_numpy(self.weight_LH.copy()), "bias": torch.from_numpy(self.bias_L.copy())}
-        save_file(head, folder / HEAD)
+        write_settings(folder / SETTINGS, settings)
+        write_arrays(folder / HEAD, {"weight": self.weight_LH, "bias": self.bias_L})
         if self.adapter is None:
             whole = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.tensors.items()}
             save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
         else:
-            save_peft(
-                self.tensors,
-                dataclasses.replace(self.adapter, base_name=info.name, revision=info.revision),
-                folder / ADAPTER,
-            )
+            named = dataclasses.replace(self.adapter, base_name=info.name, revision=info.revision)
+            save_peft(self.tensors, named, folder / ADAPTER)
 
     @classmethod
     def load(cls, folder: Path, bases: Bases) -> Self:
+        keys = {"base": str, "labels": list, "policy": str, "unit_length": bool, "weights": str}
+        settings = read_settings(folder / SETTINGS, keys)
+        base, labels = bases(settings["base"]), tuple(settings["labels"])
+        head = read_arrays(folder / HEAD, {"weight": (len(labels), base.info.hidden_size), "bias": (len(labels),)})
         try:
-            plain: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            head = load_file(folder / HEAD)
-            if plain["weights"] == "full":
-                tensors, adapter = load_file(folder / WEIGHTS), None
+            adapter = None
+            if settings["weights"] == "full":
+                tensors = load_file(folder / WEIGHTS)
             else:
                 tensors, adapter = load_peft(folder / ADAPTER)
             return cls(
-                base=bases(plain["base"]),
-                labels=tuple(plain["labels"]),
-                policy=plain["policy"],
-                weight_LH=head["weight"].numpy(),
-                bias_L=head["bias"].numpy(),
+                base=base,
+                labels=labels,
+                policy=settings["policy"],
+                weight_LH=head["weight"],
+                bias_L=head["bias"],
                 tensors=tensors,
                 adapter=adapter,
-                unit_length=bool(plain["unit_length"]),
+                unit_length=settings["unit_length"],
             )
-        except (OSError, ValueError, KeyError, SafetensorError, ModelError) as error:
-            raise BundleError(f"adapted: {folder} cannot be loaded: {error}") from error
+        except (OSError, SafetensorError, ModelError) as error:
+            raise BundleError(f"adapted: {error} The bundle is damaged, or its base is another one.") from error
 
 
 def _own_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

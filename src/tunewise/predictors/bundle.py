@@ -1,4 +1,4 @@
-"""A predictor as a folder that can be handed over: nothing in it changes unnoticed, and it answers as it was measured."""
+"""A predictor as a folder to hand over: nothing in it changes unnoticed, and it answers as it was measured."""
 
 import hashlib
 import math

@@ -77,9 +77,7 @@ class HeadPredictor:
 
     @classmethod
     def load(cls, folder: Path, bases: Bases) -> Self:
-        settings = read_settings(
-            folder / SETTINGS, {"base": str, "labels": list, "policy": str, "unit_length": bool}
-        )
+        settings = read_settings(folder / SETTINGS, {"base": str, "labels": list, "policy": str, "unit_length": bool})
         base, labels = bases(settings["base"]), tuple(settings["labels"])
         shapes = {"weight": (len(labels), base.info.hidden_size), "bias": (len(labels),)}
         arrays = read_arrays(folder / WEIGHTS, shapes)

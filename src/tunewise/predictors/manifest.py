@@ -92,7 +92,8 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = _from_plain(plain)
         intact = to_text(manifest).encode("utf-8") == raw
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
-        raise BundleError(f"{path}: not a manifest ({type(error).__name__}: {error}). The bundle is damaged.") from error
+        why = f"{type(error).__name__}: {error}"
+        raise BundleError(f"{path}: not a manifest ({why}). The bundle is damaged.") from error
     if not intact:
         raise BundleError(f"{path}: it was changed after it was written. Use an unchanged copy of the bundle.")
     for name in manifest.files:

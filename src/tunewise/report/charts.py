@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunewise.report import sentences
@@ -13,7 +13,7 @@ NEUTRAL = "#7b8694"
 WARM = "#c2671f"
 """Each stands out by 3:1 or more from the light and from the dark paper (a test computes it)."""
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "hexagon", "star", "triangle-down", "x", "pentagon")
+SYMBOLS = ("circle", "square", "diamond", "cross", "hexagon", "star", "x", "pentagon", "hourglass", "bowtie")
 LONGEST_LABEL = 28
 Spec = dict[str, Any]
 
@@ -44,24 +44,31 @@ def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
-def ladder(points: Sequence[LadderPoint], *, unit: str, band: tuple[float, float], floor: float | None) -> Spec:
-    """Score against seconds (log), with interval bars, the margin as a band and the majority rung as a line."""
+def ladder(
+    points: Sequence[LadderPoint], *, unit: str, band: tuple[float, float], best: float, floor: float | None
+) -> Spec:
+    """Score against seconds (log), with interval bars, the margin as a band and the majority rung as a line.
+
+    Where the contenders lie close together and others far off, the axis shows the contenders, and the others stand at
+    its edge as arrows with their score.
+    """
     low_x, high_x = _log_range([point.seconds for point in points])
-    low_y = min([p.low for p in points] + [band[0]] + ([] if floor is None else [floor]))
-    high_y = max([p.high for p in points] + [band[1]])
-    pad = 0.08 * ((high_y - low_y) or 1.0)
-    window = (low_x, high_x, low_y - pad, high_y + pad)
-    sides = _label_sides(points, window)
-    shapes = [_rectangle(band)] + ([] if floor is None else [_line(floor)])
+    near = contenders(points, best)
+    low_y, high_y = min([p.low for p in near] + [band[0]]), max([p.high for p in near] + [band[1]])
+    if len(near) == len(points) and floor is not None:
+        low_y, high_y = min(low_y, floor), max(high_y, floor)
+    pad = 0.1 * ((high_y - low_y) or 1.0)
+    window = (low_x, high_x, low_y - pad * (1 if len(near) == len(points) else 2), high_y + pad)
+    placed = [point if point in near else _at_edge(point, window, pad, unit) for point in points]
+    sides = _label_sides(placed, window)
+    shown_floor = floor is not None and window[2] < floor < window[3]
     return {
-        "data": [
-            _ladder_trace(point, SYMBOLS[i % len(SYMBOLS)], sides[i]) for i, point in enumerate(points)
-        ],
+        "data": [_ladder_trace(point, _symbol(i, point, points[i]), sides[i]) for i, point in enumerate(placed)],
         "layout": {
             "height": 400,
             "margin": {"l": 56, "r": 16, "t": 12, "b": 48},
             "showlegend": False,
-            "shapes": shapes,
+            "shapes": [_rectangle(band), *([_line(floor)] if floor is not None and shown_floor else [])],
             "xaxis": {"type": "log", "range": [low_x, high_x], "title": {"text": "time to get there"}}
             | _second_ticks(low_x, high_x),
             "yaxis": {"range": list(window[2:]), "ticksuffix": unit, "nticks": 8},
@@ -69,6 +76,29 @@ def ladder(points: Sequence[LadderPoint], *, unit: str, band: tuple[float, float
         # labels beside the points have no room on a phone; a legend below takes their place
         "narrow": {"mode": "markers", "layout": {"showlegend": True, "height": 480}},
     }
+
+
+def contenders(points: Sequence[LadderPoint], best: float) -> list[LadderPoint]:
+    """The points worth a close look: all of them, or the two or more in the top third when that third is crowded."""
+    span = max(abs(point.score - best) for point in points)
+    near = [point for point in points if abs(point.score - best) <= span / 3]
+    width = max(point.high for point in near) - min(point.low for point in near)
+    return near if 2 <= len(near) < len(points) and width < span / 2 else list(points)
+
+
+def _at_edge(point: LadderPoint, window: "Box", pad: float, unit: str) -> LadderPoint:
+    """The same rung at the nearer edge of the axis, named with its score, without a bar."""
+    edge = window[2] + pad * 0.7 if point.score < window[2] else window[3] - pad * 0.7
+    if window[2] <= point.score <= window[3]:
+        edge = point.score
+    name = f"{point.name} {point.score:.{1 if unit else 3}f}{unit}"
+    return replace(point, name=name, score=edge, low=edge, high=edge)
+
+
+def _symbol(i: int, placed: LadderPoint, point: LadderPoint) -> str:
+    if placed.score == point.score:
+        return SYMBOLS[i % len(SYMBOLS)]
+    return "triangle-down" if placed.score > point.score else "triangle-up"
 
 
 def _ladder_trace(point: LadderPoint, symbol: str, side: str) -> Spec:
@@ -151,7 +181,7 @@ def _label_sides(points: Sequence[LadderPoint], window: Box) -> list[str]:
     sides = ["middle right"] * len(points)
     for i in sorted(range(len(points)), key=lambda i: not points[i].chosen):
         for side, box in _label_boxes(*spots[i], LETTER * len(points[i].name)).items():
-            if 0 <= box[0] and box[2] <= WIDTH and not any(_overlap(box, other) for other in taken):
+            if box[0] >= 0 and box[2] <= WIDTH and not any(_overlap(box, other) for other in taken):
                 sides[i] = side
                 break
         taken.append(_label_boxes(*spots[i], LETTER * len(points[i].name))[sides[i]])

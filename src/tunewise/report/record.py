@@ -1,4 +1,4 @@
-"""What a report knows: the files of one run folder, read once; a file that is missing is None, a broken one an error."""
+"""What a report knows: the files of one run folder, read once; a missing one is None, a broken one an error."""
 
 import json
 import math
@@ -76,7 +76,11 @@ def without_texts(record: Record) -> Record:
         return text
 
     def strip(rows: Rows | None) -> Rows | None:
-        return None if rows is None else [{k: v for k, v in row.items() if k not in ("text", "neighbours")} for row in rows]
+        return (
+            None
+            if rows is None
+            else [{k: v for k, v in row.items() if k not in ("text", "neighbours")} for row in rows]
+        )
 
     return Record(
         name=record.name,

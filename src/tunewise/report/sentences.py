@@ -6,7 +6,7 @@ from typing import Any
 
 from tunewise.evaluation.metrics import METRICS
 
-MINUS = "-"
+UNKNOWN = "-"
 
 
 def plural(n: int, noun: str, many: str | None = None) -> str:
@@ -37,6 +37,18 @@ def points(score: Mapping[str, Any] | None, metric: str) -> str:
     return f"{figure(score['score'], metric)} {interval(score['low'], score['high'], metric)}"
 
 
+def points_with_interval(value: float, low: float, high: float) -> str:
+    """`91.2 % [90.1, 92.2]` of a metric counted in points; for any metric see `points`."""
+    return f"{100 * value:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def span(score: Mapping[str, Any], metric: str) -> str:
+    """`90.1 to 92.2`, as tables show an interval; `-` where there is none."""
+    if score.get("low") is None or score.get("high") is None:
+        return UNKNOWN
+    return interval(score["low"], score["high"], metric).strip("[]").replace(", ", " to ")
+
+
 def has_score(score: Mapping[str, Any] | None) -> bool:
     """Whether there is a number, and not a gap."""
     return score is not None and score.get("score") is not None and math.isfinite(score["score"])
@@ -60,7 +72,7 @@ def difference(versus: Mapping[str, Any], metric: str, *, flip: bool = False) ->
 def seconds(value: float | None) -> str:
     """`0.4 s`, `12 s`, `1 min 12 s`, `2 h 5 min`; `-` where it was not measured."""
     if value is None or not math.isfinite(value):
-        return MINUS
+        return UNKNOWN
     if value < 0.1:
         return "< 0.1 s"
     if value < 9.95:
@@ -75,16 +87,18 @@ def seconds(value: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """`0.42 ms`, `8.1 ms`, `120 ms`."""
+    """`< 0.01 ms`, `0.42 ms`, `8.1 ms`, `120 ms`."""
     if value is None or not math.isfinite(value):
-        return MINUS
+        return UNKNOWN
+    if value < 0.005:
+        return "< 0.01 ms"
     return f"{value:.2f} ms" if value < 1 else f"{value:.1f} ms" if value < 100 else f"{value:,.0f} ms"
 
 
 def size(count: float | None) -> str:
     """Bytes in powers of 1024: `512 B`, `1.5 KB`, `23 MB`, `1.2 GB`."""
     if count is None or not math.isfinite(count):
-        return MINUS
+        return UNKNOWN
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1023.5:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 9.95 else f"{count:.1f} {unit}"
@@ -95,7 +109,7 @@ def size(count: float | None) -> str:
 def count(value: float | None) -> str:
     """`0`, `950`, `38.4k`, `2.1M`, `3.0G`."""
     if value is None or not math.isfinite(value):
-        return MINUS
+        return UNKNOWN
     if value < 1000:
         return f"{value:.0f}"
     for unit in ("k", "M", "G"):
@@ -108,14 +122,14 @@ def count(value: float | None) -> str:
 def share(value: float | None) -> str:
     """A share of a whole: `12.5 %`, `< 0.1 %`."""
     if value is None or not math.isfinite(value):
-        return MINUS
+        return UNKNOWN
     return "< 0.1 %" if 0 < value < 0.0005 else f"{100 * value:.1f} %"
 
 
 def p_value(value: float | None) -> str:
     """`p = 0.031`, `p < 0.001`."""
     if value is None or not math.isfinite(value):
-        return MINUS
+        return UNKNOWN
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 

@@ -40,9 +40,10 @@ def scored(verdict: Mapping[str, Any], part: str) -> list[Rung]:
 
 
 def verdict_words(verdict: Mapping[str, Any]) -> str:
-    """One or two sentences, such as `linear_probe: 91.2 % [90.1, 92.2] on 3,080 rows; lora +0.4 [-0.2, +0.9], 38x
+    """The verdict in one or two sentences.
 
-    dearer: not worth it`. `vs_best` is read as this rung minus the best one on the same rows.
+    Such as `linear_probe: 91.2 % [90.1, 92.2] on 3,080 rows; lora +0.4 [-0.2, +0.9], 38x dearer: not worth it`.
+    `vs_best` is read as this rung minus the best one, on the same rows.
     """
     chosen = find_chosen(verdict)
     if chosen is None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunewise.evaluation.cost import PeakMemory
 from tunewise.methods.base import Context, Method
+from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder
 from tunewise.types import Example
 
@@ -34,16 +35,24 @@ def forward_speed(base: Encoder, examples: tuple[Example, ...], policy: Any) -> 
     return Speed(seconds_per_work=seconds / max(1, tokens), memory_bytes=memory.bytes)
 
 
-def rehearse(method: Method, context: Context) -> Speed:
+def rehearse(method: Method, context: Context, forward: Speed) -> Speed:
     """A few optimiser steps of the default candidate on a sample of train, timed after the first.
 
-    Raises:
-        Exception: whatever the method raises; the caller records it, and the rung will fail with the same reason.
+    Where the method crashes, its rung will fail with that reason when it is tried; until then it is planned for at
+    the speed of a plain forward pass.
     """
+    try:
+        return _rehearse(method, context)
+    except Exception:  # noqa: BLE001 - the rung itself reports it, with its reason
+        return forward
+
+
+def _rehearse(method: Method, context: Context) -> Speed:
     sample = dataclasses.replace(
         context.fold, train=context.fold.train[:SAMPLE_ROWS], race=context.fold.race[: SAMPLE_ROWS // 8]
     )
-    small = dataclasses.replace(context, folds=(sample,))
+    features = FeatureStore(context.base, context.task.truncation, sample.train, None)
+    small = dataclasses.replace(context, folds=(sample,), features=features)
     with PeakMemory() as memory:
         bracket = method.open(small, [method.default(context)])
         try:

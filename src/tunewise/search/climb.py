@@ -10,7 +10,7 @@ from tunewise.config import from_plain
 from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.intervals import interval
 from tunewise.evaluation.metrics import METRICS
-from tunewise.methods import LADDER
+from tunewise.methods import get_method
 from tunewise.methods.base import Context, Method
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_share
@@ -64,14 +64,14 @@ class Climb:
             EndedEarly: interrupted; a resumed run goes on where this one stopped.
         """
         if self.like is not None:
-            rung = Rung(method=LADDER.get(self.like.method), base=self.like.base)
+            rung = Rung(method=get_method(self.like.method), base=self.like.base)
             self.rungs.append(rung)
             config = from_plain(rung.method.Config, self.like.config, where=self.like.method)
             self._bracket(rung, self.context_of(rung.base, rung.method.name, 0), [config], halve=False)
             return self.rungs
         for name in self.methods:
             for base in self.bases:
-                self._default(Rung(method=LADDER.get(name), base=base))
+                self._default(Rung(method=get_method(name), base=base))
         while (rung := self._next()) is not None:
             self._search(rung)
         return self.rungs
@@ -103,7 +103,7 @@ class Climb:
             configs = [config]
             if not method.trained:
                 room = self.purse.trials_left - 1
-                configs += method.propose(_NoSpace(), generator(context.seed, "propose"), room)
+                configs += method.propose(context, _NoSpace(), generator(context.seed, "propose"), room)
             self._bracket(rung, context, configs, halve=False)
 
     def _skip(self, method: Method, context: Context) -> str | None:
@@ -224,7 +224,7 @@ class Climb:
             return
         known = [(t.candidate.config, t.loss) for t in rung.trials if isinstance(t, Finished)]
         space = OptunaSpace(derive(context.seed, "space"), known)
-        configs = method.propose(space, generator(context.seed, "propose"), n)
+        configs = method.propose(context, space, generator(context.seed, "propose"), n)
         if not configs:
             rung.closed = "every configuration of its space was tried"
             return

@@ -1,10 +1,12 @@
 """What will be tried, what it is expected to take, and what does not fit and why; said before anything is spent."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import psutil
 
-from tunewise.methods import LADDER
+from tunewise.methods import get_method
 from tunewise.methods.base import Context
 from tunewise.search.budget import SEARCH_SHARE, Purse
 from tunewise.search.calibrate import Speed
@@ -21,11 +23,11 @@ def make_plan(
     purse: Purse,
 ) -> list[PlanRow]:
     """One row per rung and base, in the order they are tried."""
-    rows: list[PlanRow] = []
+    rows = [_features(base, context_of(base, methods[0], 0), speeds) for base in bases]
     left = float("inf") if purse.total is None else SEARCH_SHARE * purse.total
-    trained = [name for name in methods if LADDER.get(name).trained]
+    trained = [name for name in methods if get_method(name).trained]
     for name in methods:
-        method = LADDER.get(name)
+        method = get_method(name)
         for base in bases:
             context = context_of(base, name, 0)
             skip = (
@@ -55,6 +57,21 @@ def make_plan(
     return [_with_bracket(row, rows, trained, left, purse, context_of) for row in rows]
 
 
+def _features(base: str, context: Context, speeds: Mapping[str, Speed]) -> PlanRow:
+    """The vectors of train and dev, computed once for all rungs that read them."""
+    speed = speeds[f"forward {base}"]
+    return PlanRow(
+        method="features",
+        base=base,
+        fits=True,
+        reason=None,
+        seconds=(context.train_tokens + context.race_tokens) * speed.seconds_per_work,
+        memory_bytes=speed.memory_bytes,
+        candidates=0,
+        note="computed once, read by every rung on frozen features",
+    )
+
+
 def _with_bracket(
     row: PlanRow,
     rows: Sequence[PlanRow],
@@ -64,16 +81,12 @@ def _with_bracket(
     context_of: Callable[[str, str, int], Context],
 ) -> PlanRow:
     """The row with the candidates of the first search bracket, where one is expected to fit."""
-    if not row.fits:
+    if not row.fits or row.candidates == 0:
         return row
-    method = LADDER.get(row.method)
+    method = get_method(row.method)
     context = context_of(row.base, row.method, 0)
-    import dataclasses
-
-    import numpy as np
-
     if not method.trained:
-        more = len(method.propose(_nothing, np.random.default_rng(0), MAX_BRACKET * 2))
+        more = len(method.propose(context, _nothing, np.random.default_rng(0), MAX_BRACKET * 2))
         return dataclasses.replace(row, candidates=1 + more)
     rivals = sum(other.fits and other.method in trained for other in rows)
     one = purse.price(row.method, row.base, method.cost(context, method.default(context)).work)
@@ -95,3 +108,10 @@ def memory_refusal(needed_bytes: int) -> str | None:
     if needed_bytes <= there:
         return None
     return f"it needs about {needed_bytes / 1e9:.1f} GB of memory above what is held, {there / 1e9:.1f} GB are free"
+
+
+def memory_refusals(rows: Sequence[PlanRow]) -> dict[str, str]:
+    """By "method base": why a rung does not fit this machine's memory."""
+    return {
+        f"{row.method} {row.base}": reason for row in rows if (reason := memory_refusal(row.memory_bytes)) is not None
+    }

@@ -53,7 +53,8 @@ class LoraPopulation:
         self._bind()
 
     def _bind(self) -> None:
-        tensors, self.head_PLH, self.bias_PL = split_head(self.flat.leaves())
+        self._leaves, self._fresh = self.flat.leaves(), True
+        tensors, self.head_PLH, self.bias_PL = split_head(self._leaves)
         self.stack.bind(tensors)
 
     @property
@@ -77,10 +78,11 @@ class LoraPopulation:
         return head_logits(vector_ARH, chosen(self.head_PLH, active), chosen(self.bias_PL, active))
 
     def start_step(self) -> None:
-        self.flat.grads_PN.zero_()
+        self._fresh = True
 
     def gather(self) -> None:
-        """Nothing to do: autograd adds into the flat gradients through the leaves."""
+        self.flat.collect(self._leaves, fresh=self._fresh)
+        self._fresh = False
 
     def refresh(self) -> None:
         """Nothing to do: the leaves are views of the values."""

@@ -72,14 +72,22 @@ class Flat:
         }
 
     def leaves(self) -> dict[str, Tensor]:
-        """Views of the values that autograd fills the gradient buffer through."""
-        gradients = self.views(self.grads_PN)
-        leaves = {}
-        for name, view in self.views(self.values_PN).items():
-            leaf = view.detach().requires_grad_()
-            leaf.grad = gradients[name]
-            leaves[name] = leaf
-        return leaves
+        """Views of the values for autograd to differentiate by."""
+        return {name: view.detach().requires_grad_() for name, view in self.views(self.values_PN).items()}
+
+    def collect(self, leaves: Mapping[str, Tensor], *, fresh: bool) -> None:
+        """Take the gradients that autograd left at `leaves` into the buffer: in their place, or added where not `fresh`.
+
+        A leaf has the shape of its slot, with or without an axis of one member in front, in any precision.
+        """
+        for name, place in self.views(self.grads_PN).items():
+            gradient = leaves[name].grad
+            if gradient is not None:
+                gradient = gradient.view(place.shape)
+                place.copy_(gradient) if fresh else place.add_(gradient)
+            elif fresh:
+                place.zero_()
+            leaves[name].grad = None
 
     def member(self, row_N: Tensor) -> dict[str, Tensor]:
         """Copies of one member's tensors, from its row."""

@@ -143,17 +143,7 @@ class FullPopulation:
         self._fresh = True
 
     def gather(self) -> None:
-        """Autograd hands over each gradient as it made it; one pass widens it into its place."""
-        for name, gradient in self.flat.views(self.flat.grads_PN).items():
-            leaf = self._leaves[name]
-            if leaf.grad is None:
-                if self._fresh:
-                    gradient.zero_()
-            elif self._fresh:
-                gradient[0].copy_(leaf.grad)
-            else:
-                gradient[0].add_(leaf.grad)
-            leaf.grad = None
+        self.flat.collect(self._leaves, fresh=self._fresh)
         self._fresh = False
 
     def refresh(self) -> None:

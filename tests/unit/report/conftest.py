@@ -155,7 +155,9 @@ def run_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_folder_77(tmp_path: Path) -> Path:
-    return write_run(tmp_path / "run77", [f"{TWELVE[i % 12]}_{WORDS[i % 11].split()[-1]}_{i}" for i in range(77)], n=900)
+    return write_run(
+        tmp_path / "run77", [f"{TWELVE[i % 12]}_{WORDS[i % 11].split()[-1]}_{i}" for i in range(77)], n=900
+    )
 
 
 @pytest.fixture

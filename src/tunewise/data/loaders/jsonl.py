@@ -113,7 +113,8 @@ def _parse(text: str, name: str, where: str) -> Any:
     except _TwiceError as error:
         raise DataError(f"{name}: {where}: the key '{error}' stands twice in one object; keep one.") from None
     except json.JSONDecodeError as error:
-        end = " The line may have been cut off." if error.pos >= len(text.rstrip()) else ""
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        end = " The line may have been cut off." if cut else ""
         raise DataError(
             f"{name}: {where}: not JSON ({error.msg}, character {error.pos + 1}).{end} Expected one object per line, "
             'such as {"text": "...", "label": "..."}.'

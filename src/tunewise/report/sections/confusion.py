@@ -19,7 +19,8 @@ TEMPLATE = """
 <div class="scroll"><table class="compact"><thead><tr><th scope="col">target</th><th scope="col">answered as</th>
 <th scope="col">rows</th><th scope="col">of the target's</th></tr></thead><tbody>
 {% for target, answer, n, total in pairs %}
-<tr><td>{{ target|shortened(60) }}</td><td>{{ answer|shortened(60) }}</td><td>{{ n }}</td><td>{{ (n / total)|share }}</td></tr>
+<tr><td>{{ target|shortened(60) }}</td><td>{{ answer|shortened(60) }}</td><td>{{ n }}</td>
+<td>{{ (n / total)|share }}</td></tr>
 {% endfor %}</tbody></table></div>
 {% endif %}
 {% if note %}<p class="quiet">{{ note }}</p>{% endif %}

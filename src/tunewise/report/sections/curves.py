@@ -16,7 +16,8 @@ its other trials are faint.</p>
 <div class="pair">
 {% for panel in panels %}
 <figure><figcaption><b>{{ panel.name }}</b> <span class="quiet">{{ panel.summary }}</span></figcaption>
-<div class="chart" data-chart="{{ panel.chart }}" role="img" aria-label="Loss by step of {{ panel.name }}"></div></figure>
+<div class="chart" data-chart="{{ panel.chart }}" role="img"
+ aria-label="Loss by step of {{ panel.name }}"></div></figure>
 {% endfor %}
 </div>
 {% if note %}<p class="quiet">{{ note }}</p>{% endif %}

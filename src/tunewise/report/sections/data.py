@@ -15,15 +15,18 @@ TEMPLATE = """
 {% if findings %}
 <ul class="findings">
 {% for finding in findings %}
-<li class="{{ 'severe' if finding.severity in ('error', 'warning', 'high') else 'mild' }}"><b>{{ finding.check|replace("_", " ") }}</b>
+<li class="{{ 'mild' if finding.severity == 'info' else 'severe' }}">
+<b>{{ finding.check|replace("_", " ") }}</b>
 {{ finding.sentence }}{% if finding.get("ids") %} <small class="inline">rows {{ finding.ids[:most_ids]|join(", ") }}
-{%- if finding.ids|length > most_ids or finding.count > finding.ids|length %}, … ({{ "{:,}".format(finding.count) }}){% endif %}</small>{% endif %}</li>
+{%- if finding.count > most_ids %}, … ({{ "{:,}".format(finding.count) }}){% endif %}</small>
+{% endif %}</li>
 {% endfor %}
 </ul>
 {% if findings_note %}<p class="quiet">{{ findings_note }}</p>{% endif %}
 {% else %}<p>The audit found nothing to report.</p>{% endif %}
 {% if labels %}
-<div class="scroll"><table class="compact"><thead><tr><th scope="col">label</th><th scope="col">train</th><th scope="col">dev</th>
+<div class="scroll"><table class="compact"><thead><tr><th scope="col">label</th>
+<th scope="col">train</th><th scope="col">dev</th>
 <th scope="col">held_out</th><th scope="col" class="wide"></th></tr></thead><tbody>
 {% for row in labels %}
 <tr><td>{{ row.label|shortened(60) }}</td>{% for part in ("train", "dev", "held_out") %}
@@ -79,7 +82,9 @@ def _columns(columns: dict[str, Any]) -> str:
 def _lengths(lengths: dict[str, Any]) -> str:
     if lengths.get("median") is None:
         return ""
-    words = f"Tokens per row: median {lengths['median']:,.0f}, 95 % below {lengths['p95']:,.0f}, at most {lengths['max']:,.0f}"
+    words = f"Tokens per row: median {lengths['median']:,.0f}, 95 % below {lengths['p95']:,.0f}"
+    words += f", at most {lengths['max']:,.0f}"
     if lengths.get("limit") is not None:
-        words += f"; {lengths.get('too_long') or 0:,} above the base's limit of {lengths['limit']:,} (policy {lengths.get('policy')})"
+        words += f"; {lengths.get('too_long') or 0:,} above the base's limit of {lengths['limit']:,}"
+        words += f" (policy {lengths.get('policy')})"
     return words + "."

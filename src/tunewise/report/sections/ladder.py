@@ -14,8 +14,10 @@ SHORTEST_SECONDS = 0.001
 TEMPLATE = """
 <p class="lede">{{ metric }} against time. Bars are {{ level }} intervals; the band is the margin of {{ margin }} to the
 best score: a cheaper rung inside it is good enough{% if floor %}; the dotted line is always answering the most frequent
-label{% endif %}.{% if provisional %} Hollow points were measured on dev only.{% endif %}</p>
-<div class="chart" data-chart="ladder" role="img" aria-label="Score against time of each rung; the table below has the numbers"></div>
+label{% endif %}.{% if zoomed %} Rungs far from the best stand at the edge, with their score.
+{% endif %}{% if provisional %} Hollow points were measured on dev only.{% endif %}</p>
+<div class="chart" data-chart="ladder" role="img"
+ aria-label="Score against time of each rung; the table below has the numbers"></div>
 """
 
 
@@ -32,6 +34,7 @@ def render(record: Record) -> Section:
     margin = verdict["margin"] * scale * (-1 if METRICS.get(metric).greater_is_better else 1)
     floors = [rung for rung in scored(verdict, part) if rung["method"] == "majority"]
     floor = floors[0][part]["score"] * scale if floors else None
+    zoomed = len(charts.contenders(points, best)) < len(points)
     unit = " %" if scale == 100 else ""
     return Section(
         title="Quality against cost",
@@ -39,14 +42,21 @@ def render(record: Record) -> Section:
             TEMPLATE,
             metric=metric,
             level=f"{100 * verdict['level']:.0f} %",
-            margin=f"{verdict['margin'] * scale:g}" + (" points" if unit else " nats"),
-            floor=floor is not None,
+            margin=_margin(verdict["margin"] * scale, "point" if unit else "nat"),
+            floor=floor is not None and not zoomed,
+            zoomed=zoomed,
             provisional=any(point.provisional for point in points),
         ),
         charts={
-            "ladder": charts.ladder(points, unit=unit, band=(min(best, best + margin), max(best, best + margin)), floor=floor)
+            "ladder": charts.ladder(
+                points, unit=unit, band=(min(best, best + margin), max(best, best + margin)), best=best, floor=floor
+            )
         },
     )
+
+
+def _margin(value: float, unit: str) -> str:
+    return f"{value:g} {unit}" if value == 1 else f"{value:g} {unit}s"
 
 
 def _scale(metric: str) -> int:

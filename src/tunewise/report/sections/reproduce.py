@@ -11,7 +11,8 @@ NAME = "reproduce"
 TEMPLATE = """
 {% if command %}<pre><code>{{ command }}</code></pre>
 <p class="quiet">The same data, work and seed give the same verdict; times and memory are this machine's.</p>{% endif %}
-{% if facts %}<dl class="pairs">{% for name, value in facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>{% endif %}
+{% if facts %}<dl class="pairs">
+{% for name, value in facts %}<dt>{{ name }}</dt><dd>{{ value }}</dd>{% endfor %}</dl>{% endif %}
 {% if task_yaml is not none %}<details><summary>task.yaml</summary><pre><code>{{ task_yaml }}</code></pre></details>
 {% else %}<p class="quiet">The task file of this run is missing.</p>{% endif %}
 """
@@ -41,7 +42,10 @@ def _facts(verdict: dict[str, Any]) -> list[tuple[str, str]]:
         ("seed", str(verdict.get("seed"))),
         ("metric", str(verdict.get("signature") or verdict["metric"])),
         ("budget", f"{_amounts(budget.get('asked') or {})}; spent {_amounts(budget.get('spent') or {})}"),
-        ("held_out opened", f"{openings.get('this_run', 0)} in this run, {openings.get('all_runs', 0)} in all runs on these data"),
+        (
+            "held_out opened",
+            f"{openings.get('this_run', 0)} in this run, {openings.get('all_runs', 0)} in all runs on these data",
+        ),
         ("started", str(verdict.get("started") or "not recorded")),
         ("tunewise", str(verdict.get("tunewise") or "not recorded")),
     ]
@@ -54,7 +58,9 @@ def _amounts(amounts: dict[str, Any]) -> str:
         "work": lambda value: f"{count(value)} tokens of work",
         "trials": lambda value: f"{value} trials",
     }
-    parts = [known[key](value) if key in known else f"{key} {value}" for key, value in amounts.items() if value is not None]
+    parts = [
+        known[key](value) if key in known else f"{key} {value}" for key, value in amounts.items() if value is not None
+    ]
     return ", ".join(parts) if parts else "no limit recorded"
 
 

@@ -20,7 +20,8 @@ TEMPLATE = """
 <small>{{ rung.base }}</small></th>
 {% if rung.status == "finished" %}
 <td>{{ score(rung.get("dev")) }}</td>
-<td>{{ score(rung.get("held_out")) }}{% if rung.get("seed_sd") is not none %}<small>seeds ± {{ spread(rung.seed_sd) }}</small>{% endif %}</td>
+<td>{{ score(rung.get("held_out")) }}
+{% if rung.get("seed_sd") is not none %}<small>seeds ± {{ spread(rung.seed_sd) }}</small>{% endif %}</td>
 <td>{% set versus = rung.get("vs_best") %}
 {% if versus and versus.get("difference") is not none %}
 {% if rung is sameas best %}<span class="quiet">the best</span>{% else %}{{ change(versus) }}
@@ -32,7 +33,8 @@ TEMPLATE = """
 <td>{{ rung.get("trainable_parameters")|count }}</td>
 <td>{{ rung.get("latency_ms_per_example")|milliseconds }}</td>
 {% else %}
-<td colspan="8" class="reason"><b>{{ rung.status|replace("_", " ") }}</b>{% if rung.get("reason") %}: {{ rung.reason }}{% endif %}</td>
+<td colspan="8" class="reason"><b>{{ rung.status|replace("_", " ") }}</b>
+{%- if rung.get("reason") %}: {{ rung.reason }}{% endif %}</td>
 {% endif %}
 </tr>
 {% if rung.status == "finished" and rung.get("reason") %}
@@ -40,9 +42,10 @@ TEMPLATE = """
 {% endif %}
 {% endfor %}
 </tbody></table></div>
-<p class="quiet">{{ note }}Differences are paired on the same rows: this rung minus the best, with a {{ level }} interval; p is
-two-sided, adjusted by Holm over the rungs. Memory is the peak above the start of the trial.{% if searched %}
-<b>under-searched</b>: the budget gave this rung fewer trials than its share, so it may do better than shown.{% endif %}</p>
+<p class="quiet">{{ note }}Differences are paired on the same rows: this rung minus the best, with a {{ level }} interval;
+p is two-sided, adjusted by Holm over the rungs. Memory is the peak above the start of the trial.{% if searched %}
+<b>under-searched</b>: the budget gave this rung fewer trials than its share, so it may do better than shown.
+{% endif %}</p>
 """
 
 
@@ -74,8 +77,7 @@ def render(record: Record) -> Section:
 
 
 SCORE = """{% if value and value.get("score") is not none %}{{ value.score|figure(metric) }}
-{% if value.get("low") is not none %}<small>{{ (value|points(metric)).split(" [")[1:]|map("replace", "]", "")|join|replace(", ", " to ") }}</small>
-{% endif %}{% else %}<span class="quiet">-</span>{% endif %}"""
+{% if value.get("low") is not none %}<small>{{ value|span(metric) }}</small>{% endif %}{% else %}<span class="quiet">-</span>{% endif %}"""
 
 CHANGE = """{{ signed(versus.difference, metric) }}
 <small>{{ signed(versus.low, metric) }} to {{ signed(versus.high, metric) }}</small>"""

@@ -9,14 +9,17 @@ NAME = "slices"
 MOST_VALUES = 40
 
 TEMPLATE = """
-<p class="lede">{{ metric }} of the chosen rung on held_out, per value, with its interval. Small groups have wide ones.</p>
+<p class="lede">{{ metric }} of the chosen rung on held_out, per value, with its interval.
+Small groups have wide ones.</p>
 <div class="scroll"><table class="compact slices"><thead><tr><th scope="col">{{ columns }}</th><th scope="col">rows</th>
 <th scope="col">score</th><th scope="col">interval</th><th scope="col" class="wide"></th></tr></thead><tbody>
 {% for row in rows %}
-<tr><td><small class="inline">{{ row.column }}</small> {{ row.value|shortened(60) }}</td><td>{{ "{:,}".format(row.n) }}</td>
-<td>{{ row.score|figure(metric) }}</td><td>{{ row.span }}</td>
+<tr><td><small class="inline">{{ row.column }}</small> {{ row.value|shortened(60) }}</td>
+<td>{{ "{:,}".format(row.n) }}</td>
+<td>{{ row.score|figure(metric) }}</td><td>{{ row|span(metric) }}</td>
 <td class="wide">{% if row.bar %}<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
-<rect class="track" x="0" y="3.5" width="100" height="1"/><rect class="span" x="{{ row.bar[0] }}" y="2.5" width="{{ row.bar[1] }}" height="3"/>
+<rect class="track" x="0" y="3.5" width="100" height="1"/>
+<rect class="span" x="{{ row.bar[0] }}" y="2.5" width="{{ row.bar[1] }}" height="3"/>
 <rect class="dot" x="{{ row.bar[2] }}" y="0.5" width="1" height="7"/></svg>{% endif %}</td></tr>
 {% endfor %}</tbody></table></div>
 {% if note %}<p class="quiet">{{ note }}</p>{% endif %}
@@ -38,17 +41,9 @@ def render(record: Record) -> Section:
             metric=record.metric,
             columns=", ".join(columns),
             note=note,
-            rows=[row | {"bar": _bar(row, *ends), "span": _span(row, record.metric)} for row in rows],
+            rows=[row | {"bar": _bar(row, *ends)} for row in rows],
         ),
     )
-
-
-def _span(row: dict[str, Any], metric: str) -> str:
-    from tunewise.report.sentences import interval
-
-    if row.get("low") is None or row.get("high") is None:
-        return "-"
-    return interval(row["low"], row["high"], metric).strip("[]").replace(", ", " to ")
 
 
 def _ends(rows: list[dict[str, Any]]) -> tuple[float, float]:

@@ -50,9 +50,17 @@ def _facts(verdict: dict[str, Any]) -> list[tuple[str, str, str]]:
     if sentences.has_score(score):
         detail = sentences.interval(score["low"], score["high"], metric)
     return [
-        ("chosen", rung_name(chosen, verdict["rungs"]), "" if len({r["base"] for r in verdict["rungs"]}) > 1 else chosen["base"]),
+        (
+            "chosen",
+            rung_name(chosen, verdict["rungs"]),
+            "" if len({r["base"] for r in verdict["rungs"]}) > 1 else chosen["base"],
+        ),
         (f"{metric} on {part}", sentences.figure(score.get("score"), metric), detail),
         ("rows", f"{verdict['n'].get(part) or 0:,}", f"of {part}; {verdict['n'].get('train') or 0:,} to train on"),
-        ("time to get there", sentences.seconds(chosen.get("seconds")), f"{sentences.share(chosen.get('share_of_budget'))} of the work"),
+        (
+            "time to get there",
+            sentences.seconds(chosen.get("seconds")),
+            f"{sentences.share(chosen.get('share_of_budget'))} of the work",
+        ),
         ("answers in", sentences.milliseconds(chosen.get("latency_ms_per_example")), "per text, one at a time"),
     ]

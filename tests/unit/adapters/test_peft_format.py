@@ -1,0 +1,129 @@
+"""Adapters on disk: PEFT reads ours, we read PEFT's, and what cannot be right is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass, target_layers
+from tunewise.adapters.peft_format import PeftLora, load_peft, save_peft
+from tunewise.adapters.tree import shared_tree
+from tunewise.errors import ModelError
+from tunewise.models.load import load_base
+from tunewise.models.tiny import tiny_encoder
+
+# PEFT asks transformers for a property under its old name; missing or unexpected weights still are errors
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+
+IDS = torch.tensor([[2, 8, 9, 10, 3], [2, 11, 12, 13, 3]])
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta", "distilbert"])
+def encoder(request, tmp_path_factory):
+    folder = tiny_encoder(tmp_path_factory.mktemp("bases"), architecture=request.param)
+    return load_base(str(folder), device="cpu", dtype="float32")
+
+
+def adapter_of(encoder, rank=4):
+    stack = LoraStack(encoder.model, LoraForm(rank=rank, targets=target_layers(encoder.model)), [LoraMember(scale=1.0)])
+    rng = torch.Generator().manual_seed(1)
+    return {name: torch.randn(value.shape[1:], generator=rng) * 0.1 for name, value in stack.start().items()}
+
+
+def hidden(encoder, tensors, config):
+    tree = shared_tree(encoder.model)
+    paths = tuple(sorted({name[:-2] for name in tensors}))
+    stack = LoraStack(tree, LoraForm(rank=config.rank, targets=paths), [LoraMember(scale=config.scale)])
+    stack.bind({name: tensor[None] for name, tensor in tensors.items()})
+    stack.now = Pass(active=(0,), sequences=0, positions=0)
+    stack.attach(tree)
+    with torch.no_grad():
+        return tree(input_ids=IDS).last_hidden_state
+
+
+def auto_model(encoder):
+    import transformers
+
+    return transformers.AutoModel.from_pretrained(encoder.info.path)
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_peft_loads_what_is_saved_here(encoder, tmp_path, rslora):
+    import peft
+
+    tensors, config = adapter_of(encoder), PeftLora(rank=4, alpha=8.0, rslora=rslora, base_name="x")
+    save_peft(tensors, config, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(auto_model(encoder), tmp_path).eval()
+    with torch.no_grad():
+        expected = theirs(input_ids=IDS).last_hidden_state
+    assert float((hidden(encoder, tensors, config) - expected).abs().max()) < 1e-5
+
+
+def test_what_peft_saves_loads_here(encoder, tmp_path):
+    import peft
+
+    ours = adapter_of(encoder)
+    targets = list(target_layers(encoder.model))
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="FEATURE_EXTRACTION")
+    theirs = peft.get_peft_model(auto_model(encoder), config).eval()
+    parameters = dict(theirs.named_parameters())
+    for name, tensor in ours.items():
+        key = f"base_model.model.{name[:-2]}.lora_{name[-1]}.default.weight"
+        parameters[key].data = tensor.t().contiguous()
+    theirs.save_pretrained(tmp_path)
+    tensors, loaded = load_peft(tmp_path)
+    assert tensors.keys() == ours.keys()
+    with torch.no_grad():
+        expected = theirs(input_ids=IDS).last_hidden_state
+    assert float((hidden(encoder, tensors, loaded) - expected).abs().max()) < 1e-5
+
+
+def test_saved_and_loaded_is_the_same(tiny, tmp_path):
+    tensors, config = adapter_of(tiny), PeftLora(rank=4, alpha=6.5, dropout=0.1, base_name="b", revision="r")
+    save_peft(tensors, config, tmp_path)
+    again, loaded = load_peft(tmp_path)
+    assert loaded == config
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+def changed(folder, **values):
+    plain = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**plain, **values}))
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"peft_type": "IA3"}, "is of PEFT type IA3; only LORA is read here"),
+        ({"modules_to_save": ["classifier"]}, "uses `modules_to_save`"),
+        ({"use_dora": True}, "DoRA"),
+        ({"bias": "all"}, "trains biases"),
+        ({"r": 0}, "must be numbers above 0"),
+        ({"r": 5}, "should have A and B of rank 5"),
+        ({"peft_type": None}, "only LORA is read here"),
+    ],
+)
+def test_other_adapters_are_refused(tiny, tmp_path, values, sentence):
+    save_peft(adapter_of(tiny), PeftLora(rank=4, alpha=8.0), tmp_path)
+    changed(tmp_path, **values)
+    with pytest.raises(ModelError, match=sentence):
+        load_peft(tmp_path)
+
+
+def test_damaged_files_are_named(tiny, tmp_path):
+    save_peft(adapter_of(tiny), PeftLora(rank=4, alpha=8.0), tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"adapter_model.safetensors cannot be read"):
+        load_peft(tmp_path)
+    weights.write_bytes(whole)
+    stored = load_file(weights)
+    stored["base_model.model.classifier.weight"] = torch.zeros(2, 2)
+    save_file(stored, weights)
+    with pytest.raises(ModelError, match=r"holds 'base_model.model.classifier.weight', which is no LoRA weight"):
+        load_peft(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"adapter_config.json cannot be read"):
+        load_peft(tmp_path)

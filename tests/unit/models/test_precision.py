@@ -1,0 +1,56 @@
+"""Faster arithmetic is used only where it is as exact."""
+
+import pytest
+import torch
+
+from tunewise.models import precision
+
+
+def test_the_fast_path_has_float32_error_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    left, right = torch.randn(128, 384, generator=generator), torch.randn(384, 128, generator=generator)
+    exact = left.double() @ right.double()
+    before = torch.get_float32_matmul_precision()
+    with precision.fast_float32():
+        error = float((left @ right - exact).norm() / exact.norm())
+    assert error < precision.FLOAT32_ERROR
+    assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize(("passes", "expected"), [(True, "medium"), (False, "highest")])
+def test_the_self_test_decides(monkeypatch: pytest.MonkeyPatch, passes, expected) -> None:
+    monkeypatch.setattr(precision, "medium_is_float32", lambda: passes)
+    with precision.fast_float32():
+        assert torch.get_float32_matmul_precision() == expected
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_self_test_fails_where_products_are_rounded_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, w, b: linear(x.bfloat16(), w.bfloat16()).float() + b)
+    precision.medium_is_float32.cache_clear()
+    try:
+        assert precision.medium_is_float32() is False
+    finally:
+        precision.medium_is_float32.cache_clear()
+
+
+def test_a_setting_made_by_the_user_is_respected() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with precision.fast_float32():
+            assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_bf16_is_fast_where_its_products_take_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([1.0, 0.5, 1.0, 0.9])
+    monkeypatch.setattr(precision, "_best_seconds", lambda product: next(seconds))
+    precision.bf16_is_fast.cache_clear()
+    try:
+        assert precision.bf16_is_fast("cpu") is True
+        precision.bf16_is_fast.cache_clear()
+        assert precision.bf16_is_fast("cpu") is False
+    finally:
+        precision.bf16_is_fast.cache_clear()
