@@ -13,6 +13,7 @@ import yaml
 
 from tunewise.config import Task
 from tunewise.data.audit import Finding, audit
+from tunewise.data.audit.duplicates import leakage
 from tunewise.data.load import Data, load_data
 from tunewise.data.split import race_and_choose
 from tunewise.errors import EndedEarly, RunError
@@ -272,7 +273,7 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps([to_plain(w.best.candidate) for w in winners if w.best]).encode()).hexdigest()
     run.ledger.once("choice", "", lambda: {**to_plain(choice), "chosen": chosen.name, "winners": digest})
 
-    held_out = _open_held_out(session)
+    held_out, notes = _open_held_out(session)
     for store in session.stores.values():
         store.add(held_out)
     on_held_out = [measure(rung, predictors[rung.name], held_out, task, labels, on="held_out") for rung in winners]
@@ -282,6 +283,8 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
     latencies = [latency(predictors[rung.name], held_out) for rung in winners]
 
     verdict = _verdict(session, rungs, winners, on_dev, on_held_out, differences, latencies, choice)
+    verdict["notes"] = [*session.data.notes, *notes]
+    verdict["words"] = verdict_words(verdict)
     write_json(run.folder / "verdict.json", verdict)
     place = winners.index(chosen)
     _write_evidence(session, rungs, chosen, held_out, on_dev, on_held_out, place)
@@ -307,11 +310,19 @@ def _uncached(predictor: Predictor) -> None:
         predictor.features = None
 
 
-def _open_held_out(session: Session) -> tuple[Example, ...]:
-    """The sealed rows. Recorded before they are read, so that a crash cannot hide an opening."""
+def _open_held_out(session: Session) -> tuple[tuple[Example, ...], list[str]]:
+    """The sealed rows, and what there is to say about them.
+
+    The opening is recorded before they are read, so that a crash cannot hide it.
+    """
     run, sealed = session.run, session.data.held_out
     run.ledger.once("opening", "", lambda: {"data": sealed.fingerprint})
-    return sealed.open()
+    held_out = sealed.open()
+    overlap = leakage((*session.data.train, *session.data.dev), held_out, name="held_out")
+    notes = [*sealed.notes, *(finding.sentence for finding in overlap)]
+    for note in notes:
+        session.watcher.say(f"held_out: {note}")
+    return held_out, notes
 
 
 def _verdict(
@@ -350,8 +361,6 @@ def _verdict(
         "spent": {"minutes": session.clock.seconds / 60, "work": int(purse.spent), "trials": purse.tried},
     }
     verdict["signature"] = METRICS.get(task.metric).signature
-    verdict["notes"] = list(session.data.notes)
-    verdict["words"] = verdict_words(verdict)
     return verdict
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.config import Task
-from tunewise.data.columns import find_columns, labelled_rows
+from tunewise.data.columns import find_columns
 from tunewise.data.loaders import load_table
+from tunewise.data.rows import labelled_rows
 from tunewise.errors import DataError
 from tunewise.evaluation.evaluate import evaluate
 from tunewise.evaluation.metrics import METRICS

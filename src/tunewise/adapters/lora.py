@@ -127,6 +127,9 @@ class _StackedUpdate(torch.autograd.Function):
         return dx_NI, None, None, da, db, None, None
 
 
+_update: Any = _StackedUpdate.apply
+
+
 def _bmm(left: Tensor, right: Tensor) -> Tensor:
     """A batched product; one member goes through the plain one, which has the faster kernels."""
     return (left[0] @ right[0])[None] if left.shape[0] == 1 else torch.bmm(left, right)
@@ -168,8 +171,8 @@ class StackedLoraLinear(nn.Module):
         x_NI = x.reshape(-1, self.in_features)
         a, b, scale = self.stack.active_tensors(self.path)
         mask = self.stack.mask(self.path, x_NI)
-        y_NO = _StackedUpdate.apply(x_NI, self.frozen.weight, self.frozen.bias, a, b, scale, mask)
-        return y_NO.view(*x.shape[:-1], self.out_features)  # type: ignore[no-any-return]
+        y_NO: Tensor = _update(x_NI, self.frozen.weight, self.frozen.bias, a, b, scale, mask)
+        return y_NO.view(*x.shape[:-1], self.out_features)
 
 
 class LoraStack:
@@ -182,7 +185,7 @@ class LoraStack:
             ModelError: a target is not a linear layer of this model, or the rank is larger than one of its sides.
         """
         self.form = form
-        self.layers = {path: _layer(model, path) for path in form.targets}
+        self.layers = {path: layer_of(model, path) for path in form.targets}
         for path, layer in self.layers.items():
             if form.rank > min(layer.in_features, layer.out_features):
                 raise ModelError(
@@ -281,7 +284,12 @@ class LoraStack:
         )
 
 
-def _layer(model: nn.Module, path: str) -> nn.Linear:
+def layer_of(model: nn.Module, path: str) -> nn.Linear:
+    """The linear layer at this path.
+
+    Raises:
+        ModelError: there is none.
+    """
     try:
         layer = model.get_submodule(path)
     except AttributeError:

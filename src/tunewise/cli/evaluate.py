@@ -2,7 +2,7 @@
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,15 +27,14 @@ def evaluate(
     if json:
         typer.echo(json_module.dumps(found, ensure_ascii=False))
         return
-    from tunewise.report.sentences import points_with_interval
+    from tunewise.report.sentences import points
 
-    score = found["score"]
-    typer.echo(
-        f"{score['metric']}: {points_with_interval(score['value'], score['low'], score['high'])}, n = {score['n']}"
-    )
+    def line(score: dict[str, Any]) -> str:
+        shown = points({"score": score["value"], "low": score["low"], "high": score["high"]}, score["metric"])
+        return f"{shown}, n = {score['n']}"
+
+    typer.echo(f"{found['score']['metric']}: {line(found['score'])}")
     for part in found["slices"]:
-        score = part["score"]
-        shown = points_with_interval(score["value"], score["low"], score["high"])
-        typer.echo(f"  {part['column']} = {part['value']}: {shown}, n = {score['n']}")
+        typer.echo(f"  {part['column']} = {part['value']}: {line(part['score'])}")
     for note in found["notes"]:
         typer.echo(note)

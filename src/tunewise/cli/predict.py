@@ -22,8 +22,8 @@ def predict(
 
     Example: tunewise predict runs/tickets-1/bundle --input new.jsonl --output answers.jsonl
     """
-    from tunewise.data.columns import example_rows
     from tunewise.data.loaders import load_table
+    from tunewise.data.rows import example_rows
     from tunewise.door import load, predictions_as_rows
     from tunewise.runs import write_atomic
 

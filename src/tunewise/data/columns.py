@@ -60,7 +60,7 @@ def find_columns(table: Table, task: Task) -> Columns:
     _check_there(table, [task.cluster] if task.cluster else [], "cluster")
     travelling = {*task.slices, *([task.cluster] if task.cluster else [])}
     named = {*travelling, *(task.input or ()), *([task.target] if task.target else [])}
-    identity = _named_like(table, IDS, named)
+    identity = id_column(table, named)
     split = _named_like(table, ("split",), named)
     taken = travelling | {name for name in (identity, split) if name}
     refuse_unbuilt(table, task.target)
@@ -79,6 +79,11 @@ def find_columns(table: Table, task: Task) -> Columns:
         split=split,
         notes=_notes(table, task, inputs, target, identity),
     )
+
+
+def id_column(table: Table, taken: Iterable[str]) -> str | None:
+    """The column whose name says that it holds ids, or None."""
+    return _named_like(table, IDS, set(taken))
 
 
 def _check_there(table: Table, names: Iterable[str], role: str) -> None:

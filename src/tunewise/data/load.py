@@ -68,9 +68,8 @@ def load_data(task: Task) -> Data:
     labels = tuple(sorted({str(example.target) for example in train}))
     _check_labels(train, dev, labels, notes)
     seal = held_out or _sealed_source(task, columns, labels)
-    notes.append(
-        f"train {len(train):,} rows, dev {len(dev):,}, held_out {'sealed' if seal.n is None else f'{seal.n:,}'}; {len(labels)} classes."
-    )
+    sealed = "sealed" if seal.n is None else f"{seal.n:,}"
+    notes.append(f"train {len(train):,} rows, dev {len(dev):,}, held_out {sealed}; {len(labels)} classes.")
     return Data(
         train=train,
         dev=dev,

@@ -1,9 +1,10 @@
 """Rows of a table become examples; a row that cannot is counted with its reason and its line."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunewise.data.columns import Columns
+from tunewise.data.columns import Columns, id_column
 from tunewise.data.table import Table, list_places
 from tunewise.errors import DataError, did_you_mean
 from tunewise.types import Example
@@ -61,6 +62,41 @@ def to_examples(table: Table, columns: Columns, *, role: str) -> Rows:
             f"{table.source}: {alone:,} rows have no '{columns.cluster}'; each counts as a cluster of its own."
         )
     return Rows(examples=tuple(examples), places=tuple(places), notes=tuple(notes))
+
+
+def labelled_rows(table: Table, columns: Columns) -> tuple[tuple[Example, ...], tuple[str, ...]]:
+    """The examples of a table that stands alone, and the sentences about its columns and rejected rows.
+
+    Raises:
+        DataError: as `to_examples`.
+    """
+    rows = to_examples(table, columns, role="train")
+    return rows.examples, (*columns.notes, *rows.notes)
+
+
+def example_rows(table: Table, inputs: Sequence[str]) -> tuple[Example, ...]:
+    """One example without a target for every row, so that there is an answer for every row.
+
+    Raises:
+        DataError: an input column is missing, or a row has no text in it; all such rows are counted.
+    """
+    columns = Columns(inputs=tuple(inputs), target="", id=id_column(table, inputs))
+    for name in inputs:
+        if name in table.unusable:
+            raise DataError(f"{table.source}: the column '{name}' cannot be used: {table.unusable[name].sentence}.")
+        if name not in table.columns:
+            raise DataError(f"{table.source}: there is no column '{name}' to read.{did_you_mean(name, table.names)}")
+        empty = [line for line, value in zip(table.lines, table.columns[name], strict=True) if _is_empty(value)]
+        if empty:
+            raise DataError(
+                f"{table.source}: {len(empty):,} rows have an empty '{name}' ({list_places(table.unit, empty)}), and "
+                "there is nothing to answer. Fill them in or remove them."
+            )
+    ids = _ids(table, columns, "train")
+    return tuple(
+        Example(id=ids[row], fields={name: str(table.columns[name][row]) for name in inputs})
+        for row in range(len(table))
+    )
 
 
 def _check_columns(table: Table, columns: Columns) -> None:

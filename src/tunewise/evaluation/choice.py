@@ -137,7 +137,11 @@ def _bounds(
 
 
 def _critical(off_DMN: np.ndarray, error_MN: np.ndarray, level: float) -> float:
-    """Standard errors that cover the lead of any one candidate, were it the best, over all others at once."""
+    """Standard errors that cover the lead of any one candidate, were it the best, over all others at once.
+
+    Read off the upper side of the draws (percentile, not basic bootstrap): near a share of 1 the spread of a lead grows
+    with the lead, and the other side would be too short.
+    """
     scale_MN = np.where(error_MN > 0, error_MN, np.inf)
     over_DM = (off_DMN / scale_MN).max(axis=2)
     return float(np.quantile(over_DM, 1.0 - level, axis=0).max())
@@ -189,7 +193,7 @@ def _amount(metric: Metric, amount: float) -> str:
 
 def _rounded_up(rows: int) -> int:
     """To two digits, since more would claim what a projection cannot know."""
-    step = 10 ** max(len(str(rows)) - 2, 0)
+    step = int(10 ** max(len(str(rows)) - 2, 0))
     return -(-rows // step) * step
 
 

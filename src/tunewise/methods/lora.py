@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from tunewise.adapters.lora import LoraForm, LoraMember, Targets, target_layers
+from tunewise.adapters.lora import LoraForm, LoraMember, Targets, layer_of, target_layers
 from tunewise.adapters.peft_format import PeftLora
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
@@ -17,6 +17,7 @@ from tunewise.methods.trained import (
     TrainedBracket,
     TrainedConfig,
     choose_population,
+    epochs_for,
     nothing_to_learn,
     trained_cost,
 )
@@ -105,8 +106,8 @@ class Lora:
         return [config for config in proposed if config != default]
 
     def cost(self, context: Context, config: LoraConfig) -> Cost:
-        layers = [context.base.model.get_submodule(path) for path in target_layers(context.base.model, config.targets)]
-        sides = sum(int(layer.in_features) + int(layer.out_features) for layer in layers)  # type: ignore[arg-type]
+        model = context.base.model
+        sides = sum(sum(layer_of(model, path).weight.shape) for path in target_layers(model, config.targets))
         return trained_cost(
             context,
             config,

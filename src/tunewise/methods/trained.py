@@ -77,7 +77,7 @@ class TrainedConfig:
 
 
 def epochs_for(rows: int, *, batch_size: int, steps: int, least: float, most: float) -> float:
-    """Passes over this many rows that come to about `steps` optimiser steps, within bounds: few rows are read oftener."""
+    """Passes over so many rows that make about `steps` optimiser steps, within bounds: few rows are read oftener."""
     per_epoch = max(1, -(-rows // batch_size))
     return float(min(most, max(least, round(steps / per_epoch))))
 

@@ -73,6 +73,7 @@ def read_config(folder: Path, *, name: str, trust_remote_code: bool) -> Any:
     Raises:
         ModelError: there is none, it is unknown, or it wants to run code of its own.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     raw = read_json(folder / "config.json")
@@ -85,7 +86,7 @@ def read_config(folder: Path, *, name: str, trust_remote_code: bool) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (ValueError, KeyError, OSError, TypeError) as error:
+    except (ValueError, KeyError, OSError, TypeError, StrictDataclassError) as error:
         kind = raw.get("model_type", "none")
         raise ModelError(
             f"{name}: config.json has the model type '{kind}', which the installed transformers cannot read "

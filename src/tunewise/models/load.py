@@ -7,9 +7,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from tunewise.errors import ModelError, did_you_mean
 from tunewise.models.describe import describe_folder, read_config, read_json, weight_files, without_pooler
@@ -122,7 +124,7 @@ def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote
     try:
         tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=trust_remote_code, local_files_only=True)
         model, report = AutoModel.from_pretrained(info.path, **options)
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError, UnpicklingError) as error:
         raise ModelError(f"{info.name}: cannot be loaded: {' '.join(str(error).split())[:400]}") from error
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
     if missing:

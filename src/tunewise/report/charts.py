@@ -82,8 +82,10 @@ def contenders(points: Sequence[LadderPoint], best: float) -> list[LadderPoint]:
     """The points worth a close look: all of them, or the two or more in the top third when that third is crowded."""
     span = max(abs(point.score - best) for point in points)
     near = [point for point in points if abs(point.score - best) <= span / 3]
+    if not 2 <= len(near) < len(points):
+        return list(points)
     width = max(point.high for point in near) - min(point.low for point in near)
-    return near if 2 <= len(near) < len(points) and width < span / 2 else list(points)
+    return near if width < span / 2 else list(points)
 
 
 def _at_edge(point: LadderPoint, window: "Box", pad: float, unit: str) -> LadderPoint:

@@ -85,15 +85,15 @@ def _unresolved(verdict: Mapping[str, Any]) -> list[str]:
         return []
     rows = verdict.get("rows_to_resolve")
     if rows is None:
-        return ["Not resolved: the rungs are too close to tell apart on these rows"]
+        return ["Not resolved: these rows cannot tell the rungs apart"]
     have = verdict["n"].get(measured_on(verdict)) or 0
     return [f"Not resolved: about {rows:,} rows to compare on would settle it, there are {have:,}"]
 
 
 def _against(verdict: Mapping[str, Any], chosen: Rung, part: str) -> str | None:
     """What the best other rung would change, and the judgement; None where nothing can be set against it."""
-    ranked = [rung for rung in scored(verdict, part) if rung["method"] != "majority"]
-    others = [rung for rung in ranked if rung is not chosen]
+    ranked = scored(verdict, part)
+    others = [rung for rung in ranked if rung is not chosen and rung["method"] != "majority"]
     if not others:
         return None
     best = ranked[0]
@@ -107,6 +107,8 @@ def _against(verdict: Mapping[str, Any], chosen: Rung, part: str) -> str | None:
     if not versus or versus.get("difference") is None:
         return None
     change = f"{rung_name(other, verdict['rungs'])} {sentences.difference(versus, verdict['metric'], flip=flip)}"
+    if verdict.get("resolved") is False:
+        return f"{change}: too close to tell apart"
     return f"{change}{_price(chosen, other, best_is_chosen=best is chosen)}"
 
 

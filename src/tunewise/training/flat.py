@@ -76,7 +76,7 @@ class Flat:
         return {name: view.detach().requires_grad_() for name, view in self.views(self.values_PN).items()}
 
     def collect(self, leaves: Mapping[str, Tensor], *, fresh: bool) -> None:
-        """Take the gradients that autograd left at `leaves` into the buffer: in their place, or added where not `fresh`.
+        """Take the gradients that autograd left at `leaves` into the buffer: instead of what is there, or added to it.
 
         A leaf has the shape of its slot, with or without an axis of one member in front, in any precision.
         """

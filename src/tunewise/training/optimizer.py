@@ -86,7 +86,7 @@ class MemberAdamW:
 
 def clip(grads_PN: Tensor, limit: float) -> Tensor:
     """Norm of each member's gradient [P] before clipping; gradients above the limit are scaled down to it."""
-    norm_P = grads_PN.norm(dim=1)
+    norm_P: Tensor = torch.linalg.vector_norm(grads_PN, dim=1)
     factor_P = limit / (norm_P + 1e-6)
     # a member whose norm is not finite is left alone: it is about to be stopped, and must not be turned into a number
     factor_P = torch.where(torch.isfinite(norm_P), factor_P.clamp(max=1.0), torch.ones_like(factor_P))

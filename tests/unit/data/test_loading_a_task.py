@@ -171,9 +171,19 @@ def test_a_class_with_one_row_is_noted_and_look_alike_labels_are_not_merged(tmp_
 
 
 @pytest.mark.parametrize(
-    "pair", [("refund", "refund "), ("refund", "refund\u00a0"), ("é", "e\u0301"), ("1", "\uff11"), ("ab", "\uff41\uff42"), ("7", "007"),
-             ("1", "1.0"), ("-1", "\u22121"), ("TRUE", "true")]
-)  # fmt: skip
+    "pair",
+    [
+        ("refund", "refund "),
+        ("refund", "refund\u00a0"),
+        ("é", "e\u0301"),
+        ("1", "\uff11"),
+        ("ab", "\uff41\uff42"),
+        ("7", "007"),
+        ("1", "1.0"),
+        ("-1", "\u22121"),
+        ("TRUE", "true"),
+    ],
+)
 def test_look_alikes_are_seen(pair):
     from tunewise.data.normal import look_alike
 

@@ -106,6 +106,54 @@ def test_bca_of_macro_f1_agrees_with_scipy():
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
 
 
+def spread_of(row_CK, weight_DC):
+    """Variance with n below, which is biased and skewed: all of BCa is needed."""
+    mean_D = weight_DC @ row_CK[:, 0] / weight_DC.sum(axis=1)
+    return weight_DC @ row_CK[:, 0] ** 2 / weight_DC.sum(axis=1) - mean_D**2
+
+
+def test_bca_of_a_variance_agrees_with_scipy():
+    from scipy.stats import bootstrap
+
+    from tunewise.evaluation.intervals import bca
+    from tunewise.evaluation.resample import units
+
+    size_E = np.random.default_rng(4).exponential(size=25)
+    theirs = bootstrap(
+        (size_E,), np.var, n_resamples=40_000, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    ours = bca(units(size_E[:, None]), spread_of, 0.95, np.random.default_rng(0), 40_000)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=0.03)
+
+
+@pytest.mark.parametrize("other", [1.5, 2.0, 3.0])
+def test_p_is_the_level_at_which_the_interval_touches_zero(other):
+    from tunewise.evaluation.intervals import bca
+    from tunewise.evaluation.resample import units
+
+    size_E = np.random.default_rng(4).exponential(size=25)[:, None]
+
+    def above(row_CK, weight_DC):
+        return spread_of(row_CK, weight_DC) - other
+
+    p = bca(units(size_E), above, 0.95, np.random.default_rng(0), 20_000).p_two_sided()
+    at_p = bca(units(size_E), above, 1 - p, np.random.default_rng(0), 20_000)
+    assert 0.01 < p < 0.8
+    assert min(abs(at_p.low), abs(at_p.high)) < 0.01
+
+
+@pytest.mark.parametrize("copies", [1, 2, 6])
+def test_each_distinct_row_is_drawn_as_often_as_it_occurs(copies):
+    from tunewise.evaluation.resample import units
+
+    # the first value occurs `copies` times, the others once: both ways of drawing are met
+    value_E = np.concatenate([np.zeros(copies), np.arange(1, 6)])[:, None]
+    drawn = units(value_E)
+    weight_DC = drawn.draws(lambda row_CK, weight_DC: weight_DC, np.random.default_rng(0), 4000)
+    assert (weight_DC.sum(axis=1) == len(value_E)).all()
+    assert weight_DC.mean(axis=0) == pytest.approx([copies, 1, 1, 1, 1, 1], abs=0.1)
+
+
 def test_grouped_jackknife_has_the_acceleration_of_the_full_one(monkeypatch):
     from tunewise.evaluation import resample
     from tunewise.evaluation.intervals import bca
@@ -157,6 +205,7 @@ def test_few_clusters_say_so():
 
 
 def test_enough_rows_need_no_caution():
+    assert of("accuracy", hits(5, 10)).caution is None
     assert of("accuracy", hits(80, 100)).caution is None
     assert of("macro_f1", pairs(0, 200, 4)).caution is None
 

@@ -87,7 +87,9 @@ def test_a_label_outside_the_known_ones_is_never_right():
 
 
 def test_log_loss_without_probabilities_is_refused():
-    with pytest.raises(ConfigError, match="log_loss: it needs a probability for each label, and the predictor gave none"):
+    with pytest.raises(
+        ConfigError, match="log_loss: it needs a probability for each label, and the predictor gave none"
+    ):
         METRICS.get("log_loss").statistics(["a"], said("a"), LABELS)
 
 

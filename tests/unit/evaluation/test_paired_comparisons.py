@@ -56,9 +56,7 @@ def test_standard_error_of_a_share_on_paper():
     # differences are +1 on 30 rows, -1 on 10 and 0 on 160: variance 40/200 - (20/200)^2 = 0.19
     a_EK = np.array([1.0] * 30 + [0.0] * 170)[:, None]
     b_EK = np.array([0.0] * 30 + [1.0] * 10 + [0.0] * 160)[:, None]
-    error = standard_error(
-        METRICS.get("accuracy"), a_EK, b_EK, n_labels=2, rng=np.random.default_rng(0), draws=5000
-    )
+    error = standard_error(METRICS.get("accuracy"), a_EK, b_EK, n_labels=2, rng=np.random.default_rng(0), draws=5000)
     assert error == pytest.approx((0.19 / 200) ** 0.5, rel=0.04)
 
 

@@ -1,5 +1,6 @@
 """The full rung: every weight moves, the shared base does not, predictors answer as the bracket did."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -106,10 +107,11 @@ def test_values_that_cannot_be_meant_are_refused():
         FullConfig(learning_rate=-1.0)
 
 
-def test_proposals_vary_the_rate_first():
+def test_proposals_vary_the_rate_first(context):
     class Space:
         def ask(self, parameters, n):
-            assert list(parameters)[0] == "learning_rate"
+            assert next(iter(parameters)) == "learning_rate"
             return [{"learning_rate": 1e-5}] * n
 
-    assert Full().propose(Space(), np.random.default_rng(0), 1) == [FullConfig(learning_rate=1e-5)]
+    (proposed,) = Full().propose(context, Space(), np.random.default_rng(0), 1)
+    assert proposed == dataclasses.replace(Full().default(context), learning_rate=1e-5)

@@ -1,5 +1,6 @@
 """The lora rung: its config, its bracket, and predictors that answer as the bracket did."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -137,6 +138,7 @@ def test_keep_reorders_and_drops(context, stacked):
     before = bracket.losses()
     bracket.keep([3, 0])
     np.testing.assert_array_equal(bracket.losses(), before[[3, 0]])
+    assert bracket.groups == [[0, 3]], "who is dropped is not trained on"
     bracket.advance(10)
     bracket.keep([1])
     straight = Lora().open(context, [quick()])
@@ -190,7 +192,9 @@ def test_cost_is_what_training_takes(context, stacked):
     object.__setattr__(exact, "train_tokens", bench.train.tokens.tokens)
     object.__setattr__(exact, "race_tokens", bench.race.tokens.tokens)
     cost = Lora().cost(exact, quick())
-    bracket = Lora().open(exact, [quick(learning_rate=1e-5)])
+    bracket = Lora().open(exact, [quick()])
+    for loop in bracket.loops:
+        loop.plan = dataclasses.replace(loop.plan, patience=99)
     assert cost.trainable_parameters == bracket.trainable_parameters(0)
     assert bracket.advance(10) == cost.work
     assert cost.fits is None
@@ -203,16 +207,29 @@ def test_one_label_is_skipped_with_its_reason(context):
     assert Lora().skip(context) is None
 
 
-def test_a_proposal_is_never_the_default():
-    class Space:
-        def ask(self, parameters, n):
-            assert list(parameters)[0] == "learning_rate"
-            assert list(parameters)[-1] == "rank"
-            return [{"learning_rate": 1e-3, "rank": 8}, {"learning_rate": 2e-3, "rank": 16}][:n]
+class Space:
+    """Says the default first, then something else."""
 
-    proposed = Lora().propose(Space(), np.random.default_rng(0), 2)
-    assert LoraConfig() not in proposed
-    assert proposed[-1] == LoraConfig(learning_rate=2e-3, rank=16)
+    def __init__(self, default):
+        self.default = default
+
+    def ask(self, parameters, n):
+        names = list(parameters)
+        assert names[0] == "learning_rate"
+        assert names[-1] == "rank"
+        return [{name: getattr(self.default, name) for name in names}, {"learning_rate": 2e-3, "rank": 16}][:n]
+
+
+def test_a_proposal_is_never_the_default(context):
+    default = Lora().default(context)
+    proposed = Lora().propose(context, Space(default), np.random.default_rng(0), 2)
+    assert [(config.learning_rate, config.rank, config.epochs) for config in proposed] == [(2e-3, 16, default.epochs)]
+
+
+def test_a_recorded_layout_is_used_again(context, stacked):
+    configs = [quick(), quick(learning_rate=1e-3)]
+    assert Lora().open(context, configs).layout == [[0, 1]]
+    assert Lora().open(context_of(context.base, layout=[[0], [1]]), configs).groups == [[0], [1]]
 
 
 def test_choosing_does_not_train(context, stacked):

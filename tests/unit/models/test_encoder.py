@@ -1,5 +1,6 @@
 """Text to tokens to vectors: the same answer whatever stands beside a row."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -77,9 +78,9 @@ def test_a_gradient_reaches_the_weights(base: Encoder) -> None:
     weight = next(parameter for name, parameter in base.model.named_parameters() if name.endswith("weight"))
     weight.requires_grad_(True)
     try:
-        base.pool(base.forward(batch), batch).sum().backward()
+        base.pool(base.forward(batch), batch)[:, 0].sum().backward()  # all of them sum to a constant
         assert weight.grad is not None
-        assert weight.grad.abs().sum() > 0
+        assert weight.grad.abs().max() > 1e-3
     finally:
         weight.requires_grad_(False)
         weight.grad = None
@@ -107,8 +108,6 @@ def test_chunks_weigh_as_many_tokens_as_they_have(tiny: Encoder) -> None:
 
 @pytest.mark.parametrize(("pooling", "expected"), [("mean", 2.0), ("cls", 1.0), ("last", 3.0), ("max", 3.0)])
 def test_each_pooling_reads_what_its_name_says(tiny: Encoder, pooling, expected) -> None:
-    import dataclasses
-
     other = Encoder(dataclasses.replace(tiny.info, pooling=pooling), tiny.model, tiny.tokenizer)
     tokens = Tokens(ids=[np.zeros(3, np.int64), np.zeros(5, np.int64)], types=None, row_S=np.array([0, 1]), rows=2)
     batch = collate(tokens, [0, 1], pad_id=0, device=torch.device("cpu"))
@@ -155,7 +154,9 @@ def test_settings_that_others_left_in_the_tokenizer_change_nothing(tiny: Encoder
 
 
 def test_a_lone_surrogate_is_read_as_the_replacement_character(tiny: Encoder) -> None:
-    assert tiny.encode([("pay \ud83d",)], "refuse").ids[0].tolist() == tiny.encode([("pay �",)], "refuse").ids[0].tolist()
+    assert (
+        tiny.encode([("pay \ud83d",)], "refuse").ids[0].tolist() == tiny.encode([("pay �",)], "refuse").ids[0].tolist()
+    )
 
 
 def test_no_rows_have_no_vectors(tiny: Encoder) -> None:

@@ -100,7 +100,7 @@ def test_code_of_its_own_needs_permission(copy: Path) -> None:
     ("changes", "kind"),
     [
         ({"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}, "causal"),
-        ({"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "seq2seq"),
+        ({"is_encoder_decoder": True}, "seq2seq"),
         ({"is_decoder": True}, "causal"),
         ({"model_type": "vit", "architectures": ["ViTModel"]}, "unknown"),
     ],
@@ -114,6 +114,12 @@ def test_other_families_are_recognised_and_refused(copy: Path, changes, kind) ->
 def test_an_unknown_model_type_is_named(copy: Path) -> None:
     edit(copy / "config.json", model_type="brandnew")
     with pytest.raises(ModelError, match="model type 'brandnew'"):
+        load_base(str(copy))
+
+
+def test_a_config_with_a_value_of_the_wrong_type_is_told_in_a_sentence(copy: Path) -> None:
+    edit(copy / "config.json", hidden_size="wide")
+    with pytest.raises(ModelError, match="which the installed transformers cannot read"):
         load_base(str(copy))
 
 
@@ -139,7 +145,10 @@ def test_a_missing_shard_is_named(copy: Path) -> None:
 
 
 def sentence_encoder(folder: Path, *kinds: str, **pooling: object) -> None:
-    modules = [{"path": "" if kind == "Transformer" else kind, "type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+    modules = [
+        {"path": "" if kind == "Transformer" else kind, "type": f"sentence_transformers.models.{kind}"}
+        for kind in kinds
+    ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "Pooling").mkdir()
     (folder / "Pooling" / "config.json").write_text(json.dumps(pooling))

@@ -38,7 +38,7 @@ def test_of_a_pair_only_the_longer_text_is_cut() -> None:
 
 
 def test_two_long_texts_share_the_room() -> None:
-    assert kept(PAIR, 6, "keep_start") == [[0, 1, 2, 3, 4, 9]] or kept(PAIR, 6, "keep_start") == [[0, 1, 3, 4, 5, 9]]
+    assert kept(PAIR, 6, "keep_start") == [[0, 1, 2, 3, 4, 9]]
     long = np.array([-1, *[0] * 10, -1, *[1] * 10, -1])
     assert [len(np.flatnonzero(long[kept_positions(long, 13, "keep_start")[0]] == text)) for text in (0, 1)] == [5, 5]
 

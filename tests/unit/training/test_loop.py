@@ -13,6 +13,8 @@ from tunewise.training.loop import Plan, Settings
 from tunewise.training.rows import Rows
 from tunewise.training.stopping import Course
 
+WORDS = ["card", "stolen", "payment", "dull", "worst", "product", "order", "refund"]
+
 
 def digest(loop):
     tensors, meta = loop.state()
@@ -38,6 +40,20 @@ def test_a_member_of_eight_ends_as_the_same_candidate_alone(lora_loop):
         assert alone.members[0].best_step == together.members[p].best_step
         np.testing.assert_allclose(alone.curve(0).dev_losses, together.curve(p).dev_losses, atol=1e-10)
         assert not close(start[p], together.population.flat.values_PN[p], 1e-3), "it must have learnt"
+
+
+def test_rows_in_several_pieces_stay_with_their_member(lora_loop, double):
+    texts = [(" ".join(WORDS * count),) for count in (1, 9, 2, 12, 7)]
+    tokens = double.encode(texts, "chunk_and_pool")
+    assert len(tokens.ids) > tokens.rows
+    rows = Rows(tokens, np.array([0, 1, 2, 0, 1]))
+    plan = Plan(epochs=2, batch_size=3, seed=3)
+    together = lora_loop([1, 2], plan, rows=rows, dev=rows)
+    together.advance(4)
+    for place, p in enumerate((1, 2)):
+        alone = lora_loop([p], plan, rows=rows, dev=rows)
+        alone.advance(4)
+        assert close(alone.population.flat.values_PN[0], together.population.flat.values_PN[place])
 
 
 def test_members_differ_from_each_other(lora_loop):
@@ -280,7 +296,7 @@ def test_class_weights_weigh_rows(lora_loop, train):
 def test_bfloat16_learns_what_float32_learns(tiny, full_loop):
     losses = {}
     for dtype in (torch.float32, torch.bfloat16):
-        loop = full_loop(0, Plan(epochs=4, batch_size=5, seed=3), base=tiny, dtype=dtype)
+        loop = full_loop(0, Plan(epochs=8, batch_size=5, seed=3, patience=99), base=tiny, dtype=dtype)
         loop.settings = [Settings(learning_rate=3e-3)]
         loop.advance(loop.horizon)
         assert loop.population.flat.values_PN.dtype == torch.float32

@@ -6,6 +6,8 @@ from tunewise.data.audit.finding import Finding, Ruler
 from tunewise.data.load import Data
 from tunewise.registry import Registry
 
+__all__ = ["CHECKS", "Check", "Finding", "Ruler", "audit"]
+
 Check = Callable[[Data, Ruler], list[Finding]]
 
 CHECKS: Registry[Check] = Registry(

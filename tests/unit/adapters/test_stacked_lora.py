@@ -142,6 +142,19 @@ def test_a_base_that_mixes_members_is_not_stacked(tmp_path):
         tree(**twice)
 
 
+def test_rows_that_belong_to_no_member_are_noticed_even_where_they_divide_evenly():
+    tree = torch.nn.Sequential()
+    tree.add_module("block", torch.nn.ModuleList([torch.nn.Linear(5, 7)]))
+    stack = LoraStack(tree, LoraForm(rank=2, targets=("block.0",)), [LoraMember(scale=1.0)] * 2)
+    stack.bind(stack.start())
+    stack.attach(tree)
+    stack.now = Pass(active=(0, 1), sequences=3, positions=7)
+    assert tree.block[0](torch.zeros(6, 7, 5)).shape == (6, 7, 7)
+    assert tree.block[0](torch.zeros(42, 5)).shape == (42, 7)
+    with pytest.raises(NotStackable, match="called with 4 rows where 2 members with 3 sequences each were expected"):
+        tree.block[0](torch.zeros(4, 7, 5))
+
+
 def test_a_rank_larger_than_a_layer_is_refused(tiny):
     with pytest.raises(ModelError, match=r"rank 33 is larger than layer 'encoder.layer.0.attention.self.query'"):
         LoraStack(tiny.model, LoraForm(rank=33, targets=target_layers(tiny.model)), [LoraMember(scale=1.0)])

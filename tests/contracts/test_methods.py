@@ -1,0 +1,164 @@
+"""What every rung of the ladder keeps, on every architecture it works on. Joining the ladder is what gets you tested."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunewise.config import from_plain
+from tunewise.methods import LADDER, get_method
+from tunewise.methods.base import Bracket, Context, Method
+from tunewise.methods.trained import TrainedConfig
+from tunewise.predictors.bundle import load_predictor
+from tunewise.types import Prediction, to_plain
+
+ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert")
+CELLS = [(rung, "bert") for rung in LADDER] + [
+    (rung, architecture) for rung in ("linear_probe", "lora", "full") for architecture in ARCHITECTURES[1:]
+]
+Contexts = Callable[[str], Context]
+
+
+def short(method: Method, context: Context, **changes: Any) -> Any:
+    """The default config, trained for two passes."""
+    config = method.default(context)
+    if isinstance(config, TrainedConfig):
+        config = dataclasses.replace(config, epochs=2.0, batch_size=6, **changes)
+    return config
+
+
+def close(left: list[Prediction], right: list[Prediction], tolerance: float = 1e-4) -> bool:
+    gaps = [
+        max(abs((a.scores or {})[label] - (b.scores or {})[label]) for label in (a.scores or {}))
+        for a, b in zip(left, right, strict=True)
+    ]
+    return len(left) == len(right) and max(gaps) < tolerance
+
+
+def finished(method: Method, context: Context, configs: list[Any]) -> Bracket:
+    bracket = method.open(context, configs)
+    bracket.advance(bracket.horizon)
+    return bracket
+
+
+@pytest.mark.parametrize(("rung", "architecture"), CELLS)
+def test_a_rung_ends_in_a_predictor_that_answers_the_same_from_disk(
+    rung: str, architecture: str, context_for: Contexts, tmp_path: Path
+) -> None:
+    method, context = get_method(rung), context_for(architecture)
+    assert method.skip(context) is None
+    bracket = finished(method, context, [short(method, context)])
+    predictor = bracket.predictor(0)
+    bracket.close()
+    race = context.fold.race
+    answers = predictor.predict(race)
+    assert [round(sum((a.scores or {}).values()), 5) for a in answers] == [1.0] * len(race)
+    assert {a.text for a in answers} <= set(context.labels)
+    predictor.save(tmp_path)
+    loaded = load_predictor(tmp_path, lambda name: context.base)
+    assert close(loaded.predict(race), answers, 1e-6)
+    assert close([loaded.predict([row])[0] for row in race], answers, 1e-5), "an answer depends on its neighbours"
+
+
+@pytest.mark.parametrize("rung", list(LADDER))
+def test_a_member_is_scored_as_its_predictor_answers(rung: str, context_for: Contexts) -> None:
+    method, context = get_method(rung), context_for("bert")
+    bracket = finished(method, context, [short(method, context)])
+    said = bracket.predictions()[0]
+    losses_PE = bracket.losses()
+    assert close(said, bracket.predictor(0).predict(context.fold.race), 1e-4)
+    expected_E = [-np.log(max((p.scores or {})[str(e.target)], 1e-12)) for p, e in zip(said, context.fold.race, strict=True)]
+    np.testing.assert_allclose(losses_PE[0], expected_E, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rung", [name for name in LADDER if get_method(name).trained])
+def test_results_do_not_depend_on_how_a_bracket_was_advanced(rung: str, context_for: Contexts) -> None:
+    method, context = get_method(rung), context_for("bert")
+    configs = [short(method, context), short(method, context, learning_rate=3e-3)]
+    whole, sliced = finished(method, context, configs), method.open(context, configs)
+    while sliced.fidelity < sliced.horizon:
+        sliced.advance(sliced.fidelity + 3)
+    np.testing.assert_array_equal(whole.losses(), sliced.losses())
+
+
+@pytest.mark.parametrize("rung", [name for name in LADDER if get_method(name).trained])
+def test_a_restored_bracket_continues_bit_for_bit(rung: str, context_for: Contexts) -> None:
+    method, context = get_method(rung), context_for("bert")
+    configs = [short(method, context), short(method, context, learning_rate=3e-3)]
+    first = method.open(context, configs)
+    context = dataclasses.replace(context, layout=first.layout)
+    first.advance(5)
+    tensors, meta = first.state()
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    first.advance(first.horizon)
+    second = method.open(context, configs)
+    second.restore(tensors, meta)
+    assert second.fidelity == 5
+    second.advance(second.horizon)
+    np.testing.assert_array_equal(first.losses(), second.losses())
+
+
+@pytest.mark.parametrize("rung", list(LADDER))
+def test_keeping_members_changes_nothing_for_those_that_stay(rung: str, context_for: Contexts) -> None:
+    method, context = get_method(rung), context_for("bert")
+    configs = [short(method, context) for _ in range(3)]
+    if method.trained:
+        configs = [dataclasses.replace(c, learning_rate=rate) for c, rate in zip(configs, (1e-4, 1e-3, 3e-3), strict=True)]
+    alone = finished(method, context, [configs[1]])
+    bracket = method.open(context, configs)
+    bracket.advance(max(1, bracket.horizon // 2))
+    bracket.keep([1])
+    bracket.advance(bracket.horizon)
+    assert bracket.size == 1
+    np.testing.assert_allclose(bracket.losses(), alone.losses(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rung", list(LADDER))
+def test_the_base_is_left_as_it_was_found(rung: str, context_for: Contexts) -> None:
+    method, context = get_method(rung), context_for("bert")
+    before = {name: value.clone() for name, value in context.base.model.state_dict().items()}
+    bracket = finished(method, context, [short(method, context)])
+    predictor = bracket.predictor(0)
+    bracket.close()
+    predictor.predict(context.fold.race)
+    after = context.base.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(bool((before[name] == after[name]).all()) for name in before)
+
+
+@pytest.mark.parametrize("rung", list(LADDER))
+def test_a_config_survives_the_ledger_and_refuses_unknown_keys(rung: str, context_for: Contexts) -> None:
+    method, context = get_method(rung), context_for("bert")
+    config = method.default(context)
+    assert from_plain(method.Config, to_plain(config), where=rung) == config
+    with pytest.raises(Exception, match="there is no key 'learning_rat'"):
+        from_plain(method.Config, {"learning_rat": 1}, where=rung)
+
+
+@pytest.mark.parametrize("rung", list(LADDER))
+def test_a_cost_is_stated_before_anything_is_spent(rung: str, context_for: Contexts) -> None:
+    method, context = get_method(rung), context_for("bert")
+    cost = method.cost(context, method.default(context))
+    assert cost.work >= 0
+    assert cost.seconds == pytest.approx(cost.work * context.seconds_per_work)
+    if method.trained:
+        assert cost.trainable_parameters > 0
+        assert cost.memory_bytes > 0
+
+
+@pytest.mark.parametrize("rung", ["lora", "full"])
+def test_the_work_that_was_stated_is_the_work_that_is_spent(rung: str, context_for: Contexts) -> None:
+    method, context = get_method(rung), context_for("bert")
+    config = short(method, context)
+    bracket = method.open(context, [config])
+    spent = bracket.advance(bracket.horizon)
+    assert method.cost(context, config).work / 1.5 < spent < method.cost(context, config).work * 1.5
+
+
+def test_every_rung_is_named_as_it_is_registered() -> None:
+    assert [get_method(name).name for name in LADDER] == list(LADDER)
+    assert list(LADDER)[0] == "majority"
+    assert list(LADDER)[-1] == "full"
