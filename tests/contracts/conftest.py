@@ -26,8 +26,13 @@ def make_rows(n: int, seed: int) -> list[Example]:
     rows = []
     for i in range(n):
         label = LABELS[i % len(LABELS)]
-        words = [*rng.choice(WORDS[label], size=2), *rng.choice(["the", "my", "please", "help", "now"], size=rng.integers(1, 9))]
-        rows.append(Example(id=f"{seed}-{i}", fields={"text": " ".join(map(str, rng.permutation(words)))}, target=label))
+        words = [
+            *rng.choice(WORDS[label], size=2),
+            *rng.choice(["the", "my", "please", "help", "now"], size=rng.integers(1, 9)),
+        ]
+        rows.append(
+            Example(id=f"{seed}-{i}", fields={"text": " ".join(map(str, rng.permutation(words)))}, target=label)
+        )
     return rows
 
 

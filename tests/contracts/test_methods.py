@@ -70,7 +70,9 @@ def test_a_member_is_scored_as_its_predictor_answers(rung: str, context_for: Con
     said = bracket.predictions()[0]
     losses_PE = bracket.losses()
     assert close(said, bracket.predictor(0).predict(context.fold.race), 1e-4)
-    expected_E = [-np.log(max((p.scores or {})[str(e.target)], 1e-12)) for p, e in zip(said, context.fold.race, strict=True)]
+    expected_E = [
+        -np.log(max((p.scores or {})[str(e.target)], 1e-12)) for p, e in zip(said, context.fold.race, strict=True)
+    ]
     np.testing.assert_allclose(losses_PE[0], expected_E, rtol=1e-4, atol=1e-4)
 
 
@@ -106,7 +108,9 @@ def test_keeping_members_changes_nothing_for_those_that_stay(rung: str, context_
     method, context = get_method(rung), context_for("bert")
     configs = [short(method, context) for _ in range(3)]
     if method.trained:
-        configs = [dataclasses.replace(c, learning_rate=rate) for c, rate in zip(configs, (1e-4, 1e-3, 3e-3), strict=True)]
+        configs = [
+            dataclasses.replace(c, learning_rate=rate) for c, rate in zip(configs, (1e-4, 1e-3, 3e-3), strict=True)
+        ]
     alone = finished(method, context, [configs[1]])
     bracket = method.open(context, configs)
     bracket.advance(max(1, bracket.horizon // 2))

@@ -80,7 +80,8 @@ def choose(
 
     `level` is one-sided: where `resolved`, the chosen one is worse than the truly best one by more than the margin in
     at most this share of such choices. Where these rows cannot tell (the half-width of a comparison that matters
-    exceeds the margin) it is the cheapest within one paired standard error of the best, and not `resolved`.
+    exceeds the margin) it is the cheapest within both the margin and one paired standard error of the best, and not
+    `resolved`.
     """
     assert contenders, "a choice needs at least one contender"
     if len(contenders) == 1:
@@ -94,7 +95,7 @@ def choose(
     if not open_pairs:
         why = _why_resolved(contenders, metric, known, not_inferior[0], best, margin)
         return Choice(index=not_inferior[0], best_index=best, resolved=True, rows_to_resolve=None, why=why)
-    index = next(i for i in order if i == best or known.lead_MN[best, i] <= known.error_MN[best, i])
+    index = next(i for i in order if i == best or known.lead_MN[best, i] <= min(margin, known.error_MN[best, i]))
     rows = _rows_to_resolve(known, open_pairs, margin)
     why = _why_open(contenders, metric, known, index, best, margin, rows)
     return Choice(index=index, best_index=best, resolved=False, rows_to_resolve=rows, why=why)
@@ -234,9 +235,9 @@ def _why_open(
     rival = max(others, key=lambda i: known.value_M[i]) if chosen == best else best
     lead = _lead(contenders, metric, known, rival, chosen)
     if chosen == best:
-        start = f"{name} is the best here (next {lead}) and nothing cheaper is within one standard error of it"
+        start = f"{name} is the best here (next {lead}) and nothing cheaper is as close as margin and noise allow"
     else:
-        start = f"{name} is the cheapest within one standard error of the best ({lead})"
+        start = f"{name} is the cheapest within the margin and one standard error of the best ({lead})"
     unsure = f"{known.n:,} rows cannot settle differences of {_amount(metric, margin)}"
     if rows is not None:
         return f"{start}, but {unsure}; about {_rounded_up(rows):,} would"

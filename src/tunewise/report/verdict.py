@@ -108,7 +108,10 @@ def _against(verdict: Mapping[str, Any], chosen: Rung, part: str) -> str | None:
         return None
     change = f"{rung_name(other, verdict['rungs'])} {sentences.difference(versus, verdict['metric'], flip=flip)}"
     if verdict.get("resolved") is False:
-        return f"{change}: too close to tell apart"
+        tells = versus.get("low") is not None and (versus["low"] > 0 or versus["high"] < 0)
+        if tells and best is other:
+            return f"{change}: better on these rows, which were not used to choose"
+        return f"{change}: behind on these rows" if tells else f"{change}: too close to tell apart"
     return f"{change}{_price(chosen, other, best_is_chosen=best is chosen)}"
 
 

@@ -29,8 +29,6 @@ from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Trial
 SLICES = 40
 """Parts of a horizon between which interruptions and the clock are looked at."""
 CHECKPOINT_SECONDS = 20.0
-BALANCED = ("macro_f1", "balanced_accuracy")
-"""Metrics under which every class weighs the same in the losses too."""
 
 
 class OutOfTime(Exception):
@@ -262,7 +260,7 @@ class _Race:
         if not predictions:  # it diverged
             return np.full(len(target_E), np.inf)
         log_EL = log_probabilities(predictions, self.context.labels)
-        balanced = self.arena.task.metric in BALANCED
+        balanced = METRICS.get(self.arena.task.metric).weighs_labels_equally
         scaled_E = scaled_losses(log_EL, target_E, temperature(log_EL, target_E, balanced=balanced))
         if not balanced:
             return scaled_E

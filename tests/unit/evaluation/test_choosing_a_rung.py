@@ -54,16 +54,23 @@ def test_the_best_and_cheapest_wins():
 
 
 def test_too_few_rows_leave_it_open_and_say_how_many_would_do():
-    # they differ on 15 + 12 of 200 rows: 1.5 points, standard error sqrt(27/200 - 0.015^2) / sqrt(200) = 2.6 points
-    choice = chosen(range(15), range(15, 27), n=200)
+    # they differ on 14 + 13 of 200 rows: 0.5 points, standard error sqrt(27/200 - 0.005^2) / sqrt(200) = 2.6 points
+    choice = chosen(range(14), range(14, 27), n=200)
     assert (choice.index, choice.best_index, choice.resolved) == (0, 1, False)
-    # 1.645 standard errors are one point at 200 (1.645 * 2.595)^2 = 3,645 rows
-    assert choice.rows_to_resolve == pytest.approx(3645, rel=0.15)
+    # 1.645 standard errors are one point at 200 (1.645 * 2.598)^2 = 3,653 rows
+    assert choice.rows_to_resolve == pytest.approx(3653, rel=0.15)
     assert re.fullmatch(
-        r"probe is the cheapest within one standard error of the best \(lora \+1\.5 \[-\d\.\d, \+\d\.\d\]\), "
+        r"probe is the cheapest within the margin and one standard error of the best "
+        r"\(lora \+0\.5 \[-\d\.\d, \+\d\.\d\]\), "
         r"but 200 rows cannot settle differences of 1 point; about [34],\d00 would",
         choice.why,
     )
+
+
+def test_open_and_behind_by_more_than_the_margin_takes_the_best():
+    # 1.5 points behind with a standard error of 2.6: noise allows for it, but the margin says it is too much to give up
+    choice = chosen(range(15), range(15, 27), n=200)
+    assert (choice.index, choice.best_index, choice.resolved) == (1, 1, False)
 
 
 def test_open_and_beyond_one_standard_error_takes_the_best():
