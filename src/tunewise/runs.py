@@ -31,6 +31,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             errno.EFBIG: "the file would be larger than this system allows",
             errno.EACCES: "the folder cannot be written; choose another with --out",
             errno.EPERM: "the folder cannot be written; choose another with --out",
+            errno.ENOENT: "the folder cannot be made, or is gone; choose another with --out",
             errno.EROFS: "the folder is on a read-only disk; choose another with --out",
         }.get(error.errno or 0)
         if sentence is None:

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
@@ -25,6 +25,8 @@ STATES = {
     "out_of_budget": "yellow", "closed": "dim",
 }  # fmt: skip
 BAR_CELLS = 10
+NARROW = 72
+"""Columns of a terminal below which the interval bars are left out."""
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -199,7 +201,7 @@ class _Row:
 
 
 class LiveView:
-    """The ladder as a table that is redrawn in place; decisions scroll above it and the last state stays."""
+    """The ladder as a table that is redrawn in place; decisions scroll above it, it stays, and the verdict ends it."""
 
     def __init__(self, stream: TextIO, *, width: int | None = None) -> None:
         from rich.console import Console
@@ -208,6 +210,7 @@ class LiveView:
         self._live: Live | None = None
         # replaced, never changed in place: rich draws from a thread of its own
         self._rows: dict[tuple[str, str], _Row] = {}
+        self._verdict: str | None = None
         self._budget: tuple[float, float | None, int, int | None] | None = None
 
     def __enter__(self) -> Self:
@@ -227,18 +230,23 @@ class LiveView:
             self._rows = {key: _stopped(row) for key, row in self._rows.items()}
         self._live.stop()
         self._live = None
+        if self._verdict is not None:
+            self._console.print(_text(self._verdict, style="bold"))
 
     def say(self, sentence: str) -> None:
         self._console.print(_text(sentence))
 
     def plan(self, rows: Sequence[PlanRow]) -> None:
         for row in rows:
-            self._change(
-                row.method, row.base, state="waiting" if row.fits else "skipped", detail=plan_words(row), share=None
-            )
+            self.say(f"plan: {row.method} on {row.base}: {plan_words(row)}")
+            state, detail = ("waiting", "") if row.fits else ("skipped", row.reason or "")
+            self._change(row.method, row.base, state=state, detail=detail, share=None)
 
     def rung(self, method: str, base: str, state: str, detail: str) -> None:
         self._change(method, base, state=state, detail=detail, share=None)
+        if detail and state in ("failed", "skipped", "out_of_budget", "closed"):
+            # the table has room for the first words only
+            self.say(f"{method} on {base}: {state.replace('_', ' ')} ({one_line(detail)})")
 
     def score(self, method: str, base: str, score: Score, seconds: float, trials: int) -> None:
         self._change(method, base, score=score, seconds=seconds, trials=trials)
@@ -252,7 +260,7 @@ class LiveView:
         self._budget = (spent_seconds, total_seconds, spent_work, total_work)
 
     def verdict(self, verdict: Mapping[str, Any]) -> None:
-        self._console.print(_text(words_of(verdict), style="bold"))
+        self._verdict = words_of(verdict)
 
     def _change(self, method: str, base: str, **values: Any) -> None:
         key = (method, base)
@@ -260,22 +268,25 @@ class LiveView:
 
     def table(self) -> "Table":
         """The ladder as it stands, with the budget below it."""
-        from rich import box
         from rich.table import Table
 
-        rows, budget = self._rows, self._budget
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), expand=False, caption_justify="left")
+        rows, budget, narrow = self._rows, self._budget, self._console.width < NARROW
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", caption_justify="left")
         several = len({base for _, base in rows}) > 1
-        table.add_column("rung", no_wrap=True, max_width=26 if several else 16, overflow="ellipsis")
-        table.add_column("best on dev", no_wrap=True, min_width=8 if rows else None)
-        table.add_column("time", justify="right", no_wrap=True, max_width=12)
-        table.add_column("tried", justify="right", no_wrap=True)
-        table.add_column("state", no_wrap=True, overflow="ellipsis")
+        names = {key: one_line(" ".join(key) if several else key[0]) for key in rows}
+        table.add_column(
+            "rung", no_wrap=True, overflow="ellipsis", width=_rung_width(names.values(), self._console.width)
+        )
+        # widths are fixed so that only the last column gives way, and nothing jumps when a number gets longer
+        table.add_column("best on dev", no_wrap=True, width=11 if narrow else 8 + BAR_CELLS)
+        table.add_column("time", justify="right", no_wrap=True, width=11)
+        table.add_column("tried", justify="right", no_wrap=True, width=5)
+        table.add_column("state")
         low, high = _window([row.score for row in rows.values() if row.score is not None])
-        for (method, base), row in rows.items():
+        for key, row in rows.items():
             table.add_row(
-                _text(f"{method} {base}" if several else method),
-                _score_cell(row.score, low, high),
+                _text(names[key]),
+                _score_cell(row.score, low, high, bar=not narrow),
                 sentences.seconds(row.seconds) if row.trials else "",
                 str(row.trials) if row.trials else "",
                 _state_cell(row),
@@ -300,16 +311,23 @@ def _budget_bar(spent_seconds: float, total_seconds: float | None, spent_work: i
     if not shares:
         return Text(words, style="dim")
     filled = round(20 * _share(max(shares)))
-    return Text.assemble(("━" * filled, "cyan"), ("━" * (20 - filled), "dim"), (f" {words}", "dim"))
+    bar = ("━" * filled, "cyan"), ("━" * (20 - filled), "dim")
+    return Text.assemble(*bar, (f" {words.removeprefix('budget: ')}", "dim"), no_wrap=True, overflow="ellipsis")
 
 
-def _score_cell(score: Score | None, low: float, high: float) -> "Text":
+def _rung_width(names: Iterable[str], terminal_width: int) -> int:
+    """As wide as the longest name, at most 16 cells on 80 columns and less on fewer."""
+    most = max(12, 16 + (terminal_width - 80) // 2)
+    return min(most, max(map(len, names), default=4))
+
+
+def _score_cell(score: Score | None, low: float, high: float, *, bar: bool) -> "Text":
     from rich.text import Text
 
     if score is None:
         return Text("")
-    bar = interval_bar(score, low, high)
-    return Text.assemble(f"{sentences.figure(score.value, score.metric):>7} ", (bar, "cyan"))
+    drawn = interval_bar(score, low, high) if bar else ""
+    return Text.assemble(f"{sentences.figure(score.value, score.metric):>7} ", (drawn, "cyan"))
 
 
 def interval_bar(score: Score, low: float, high: float) -> str:
@@ -333,7 +351,9 @@ def _state_cell(row: _Row) -> "Text":
     state = row.state.replace("_", " ")
     if row.share is not None:
         state = f"{state} {100 * row.share:.0f} %"
-    return Text.assemble((state, STATES.get(row.state, "")), (f" {one_line(row.detail)}" if row.detail else "", "dim"))
+    detail = f" {one_line(row.detail)}" if row.detail else ""
+    # the column may wrap, so that rich narrows it first; the text itself is cut
+    return Text.assemble((state, STATES.get(row.state, "")), (detail, "dim"), no_wrap=True, overflow="ellipsis")
 
 
 def _stopped(row: _Row) -> _Row:

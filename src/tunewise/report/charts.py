@@ -169,24 +169,23 @@ WIDTH, HEIGHT, LETTER, LINE = 880.0, 340.0, 7.4, 18.0
 
 
 def _label_sides(points: Sequence[LadderPoint], window: Box) -> list[str]:
-    """Where each label goes so that it covers no point, bar or other label; the chosen one picks first."""
+    """Where each label goes so that it covers as little as possible, another label least of all; the chosen first."""
     low_x, high_x, low_y, high_y = window
-    spots = []
-    taken: list[Box] = []
+    spots: list[tuple[float, float]] = []
+    taken: list[tuple[float, Box]] = []
     for point in points:
         x = (math.log10(point.seconds) - low_x) / (high_x - low_x) * WIDTH
         y, top, bottom = (
             (high_y - value) / (high_y - low_y) * HEIGHT for value in (point.score, point.high, point.low)
         )
         spots.append((x, y))
-        taken += [(x - 7, y - 7, x + 7, y + 7), (x - 4, top, x + 4, bottom)]
-    sides = ["middle right"] * len(points)
+        taken += [(3.0, (x - 7, y - 7, x + 7, y + 7)), (1.0, (x - 4, top, x + 4, bottom))]
+    sides = [""] * len(points)
     for i in sorted(range(len(points)), key=lambda i: not points[i].chosen):
-        for side, box in _label_boxes(*spots[i], LETTER * len(points[i].name)).items():
-            if box[0] >= 0 and box[2] <= WIDTH and not any(_overlap(box, other) for other in taken):
-                sides[i] = side
-                break
-        taken.append(_label_boxes(*spots[i], LETTER * len(points[i].name))[sides[i]])
+        boxes = _label_boxes(*spots[i], LETTER * len(points[i].name))
+        inside = {side: box for side, box in boxes.items() if box[0] >= 0 and box[2] <= WIDTH} or boxes
+        sides[i] = min(inside, key=lambda side: sum(weight * _shared(inside[side], box) for weight, box in taken))
+        taken.append((20.0, boxes[sides[i]]))
     return sides
 
 
@@ -200,8 +199,9 @@ def _label_boxes(x: float, y: float, width: float) -> dict[str, Box]:
     }
 
 
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _shared(a: Box, b: Box) -> float:
+    """Square pixels that two boxes have in common."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def curves(best: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Spec:

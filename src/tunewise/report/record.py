@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,10 @@ def without_texts(record: Record) -> Record:
     known |= {str(near["text"]) for row in record.mistakes or [] for near in row.get("neighbours", [])}
     labels = {str(row["label"]) for row in (record.data or {}).get("labels", [])}
     labels |= {str(row["target"]) for row in record.predictions or []}
+    said = "\n".join(_strings([record.verdict, record.data, record.curves, record.slices, record.task_yaml]))
     # a text of one short word cannot be told from a word of ours, and hiding it would make sentences unreadable
-    hide = sorted((text for text in known - labels if len(text) >= 12 or " " in text.strip()), key=len, reverse=True)
+    quoted = {text for text in known - labels if (len(text) >= 12 or " " in text.strip()) and text in said}
+    hide = sorted(quoted, key=lambda text: (-len(text), text))
 
     def blank(text: str) -> str:
         for secret in hide:
@@ -93,6 +95,14 @@ def without_texts(record: Record) -> Record:
         task_yaml=None if record.task_yaml is None else blank(record.task_yaml),
         texts=False,
     )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(item)
 
 
 def _map_strings(value: Any, change: Callable[[str], str]) -> Any:

@@ -13,6 +13,7 @@ from tunewise.errors import ConfigError, ModelError
 from tunewise.models import hub
 from tunewise.models.encoder import Encoder
 from tunewise.models.load import describe_base, load_base, quiet_transformers
+from tunewise.models.tiny import tiny_encoder
 
 
 @pytest.fixture
@@ -179,8 +180,6 @@ def test_a_module_that_would_not_be_applied_is_refused(copy: Path) -> None:
 
 
 def test_lower_casing_asked_for_by_the_sentence_encoder_is_done(copy: Path, tmp_path: Path) -> None:
-    from tunewise.models.tiny import tiny_encoder
-
     cased = tiny_encoder(tmp_path / "cased", architecture="roberta")
     assert load_base(str(cased), device="cpu").encode([("PAY",)], "refuse").tokens > 3
     edit(cased / "sentence_bert_config.json", do_lower_case=True)
@@ -206,6 +205,13 @@ def _fresh(folder: Path):
 def test_the_model_card_says_whether_a_base_is_english_only(copy: Path, front, expected) -> None:
     (copy / "README.md").write_text(f"---\n{front}\n---\n# A base\n")
     assert describe_base(str(copy)).english_only is expected
+
+
+def test_roberta_reads_two_tokens_less_than_it_has_positions(tmp_path: Path) -> None:
+    """Positions are counted from padding_idx + 1 = 2, so 66 positions hold 64 tokens."""
+    folder = tiny_encoder(tmp_path, architecture="roberta")
+    edit(folder / "tokenizer_config.json", model_max_length=10**30)
+    assert describe_base(str(folder)).max_tokens == 64
 
 
 def test_without_a_model_card_the_languages_are_unknown(copy: Path) -> None:

@@ -14,12 +14,24 @@ from tunewise.report.charts import LadderPoint
 
 def point(name: str, seconds: float, score: float, **more: object) -> LadderPoint:
     made = LadderPoint(
-        name=name, seconds=seconds, score=score, low=score - 1, high=score + 1, chosen=False, provisional=False, hover=name
+        name=name,
+        seconds=seconds,
+        score=score,
+        low=score - 1,
+        high=score + 1,
+        chosen=False,
+        provisional=False,
+        hover=name,
     )
     return replace(made, **more)  # type: ignore[arg-type]
 
 
-POINTS = [point("majority", 0.01, 12), point("probe", 12, 91.2, chosen=True), point("lora", 400, 91.6), point("full", 410, 91)]
+POINTS = [
+    point("majority", 0.01, 12),
+    point("probe", 12, 91.2, chosen=True),
+    point("lora", 400, 91.6),
+    point("full", 410, 91),
+]
 
 
 def ladder(points: list[LadderPoint], floor: float | None = None) -> charts.Spec:
@@ -67,7 +79,9 @@ def test_text_stands_out_from_both_papers(ink: str) -> None:
 
 def test_cell_text_is_darker_than_the_darkest_cell_in_light_and_lighter_in_dark() -> None:
     for ink, paper in zip(papers("--ink"), papers(), strict=True):
-        mixed = [round(0.72 * a + 0.28 * int(paper[i : i + 2], 16)) for a, i in zip((46, 123, 207), (1, 3, 5), strict=True)]
+        mixed = [
+            round(0.72 * a + 0.28 * int(paper[i : i + 2], 16)) for a, i in zip((46, 123, 207), (1, 3, 5), strict=True)
+        ]
         assert contrast(ink, "#" + "".join(f"{c:02x}" for c in mixed)) >= 4.5
 
 

@@ -18,13 +18,22 @@ def test_seconds_are_said_as_people_say_them(value: float | None, words: str) ->
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0, "0 B"), (512, "512 B"), (1536, "1.5 KB"), (23 << 20, "23 MB"), (1288 << 20, "1.3 GB"), (1023.9 * 1024, "1.0 MB")],
+    [
+        (0, "0 B"),
+        (512, "512 B"),
+        (1536, "1.5 KB"),
+        (23 << 20, "23 MB"),
+        (1288 << 20, "1.3 GB"),
+        (1023.9 * 1024, "1.0 MB"),
+    ],
 )
 def test_bytes_count_in_powers_of_1024(value: float, words: str) -> None:
     assert sentences.size(value) == words
 
 
-@pytest.mark.parametrize(("value", "words"), [(0, "0"), (999, "999"), (38_400, "38.4k"), (999_960, "1.0M"), (3e9, "3.0G")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(0, "0"), (999, "999"), (38_400, "38.4k"), (999_960, "1.0M"), (3e9, "3.0G")]
+)
 def test_counts_are_short(value: float, words: str) -> None:
     assert sentences.count(value) == words
 

@@ -13,8 +13,7 @@ MOST_PAIRS = 15
 
 TEMPLATE = """
 <p class="lede">{% if all %}Each line is a target; its cells say what share of its rows got which answer, in percent.
-{% else %}Lines are targets, columns answers, darker is more often; hover for names and counts.{% endif %}
-{{ right|plural("row") }} of {{ n|plural("row")|replace(" rows", "")|replace(" row", "") }} on {{ part }} are right.</p>
+{% else %}Lines are targets, columns answers, darker is more often; hover for names and counts.{% endif %} {{ right|plural("row") }} of {{ n|plural("row")|replace(" rows", "")|replace(" row", "") }} on {{ part }} are right.</p>
 {% if pairs %}
 <div class="scroll"><table class="compact"><thead><tr><th scope="col">target</th><th scope="col">answered as</th>
 <th scope="col">rows</th><th scope="col">of the target's</th></tr></thead><tbody>

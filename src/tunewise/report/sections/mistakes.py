@@ -10,14 +10,15 @@ LONGEST_TEXT = 600
 
 TEMPLATE = """
 <p class="lede">The chosen rung's surest wrong answers on held_out{% if texts %}, each with the training rows
-nearest to it: a neighbour that carries the wrong label often is the cause, or shows that the target itself is wrong{% endif %}.</p>
+nearest to it: a neighbour that carries the wrong label often is the cause, or shows that the target
+itself is wrong{% endif %}.</p>
 {% if not texts %}<p class="quiet">Texts are left out of this report.</p>{% endif %}
 <ol class="mistakes">
 {% for row in rows %}
 <li>
 <p class="was"><span class="id">{{ row.id }}</span> <b>{{ row.target }}</b> <span class="quiet">answered as</span>
 <b>{{ row.label }}</b>{% if row.get("confidence") is not none %}
-<span class="quiet">{{ row.confidence|share }} sure</span>{% endif %}</p>
+ <span class="quiet">{{ row.confidence|share }} sure</span>{% endif %}</p>
 {% if texts %}
 <blockquote dir="auto">{{ row.text|shortened(longest) }}</blockquote>
 {% if row.get("neighbours") %}<ul class="near">

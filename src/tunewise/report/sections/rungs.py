@@ -42,8 +42,8 @@ TEMPLATE = """
 {% endif %}
 {% endfor %}
 </tbody></table></div>
-<p class="quiet">{{ note }}Differences are paired on the same rows: this rung minus the best, with a {{ level }} interval;
-p is two-sided, adjusted by Holm over the rungs. Memory is the peak above the start of the trial.{% if searched %}
+<p class="quiet">{{ note }}Differences are paired on the same rows: this rung minus the best, with a
+{{ level }} interval; p is two-sided, adjusted by Holm over the rungs. Memory is the peak above the start of the trial.{% if searched %}
 <b>under-searched</b>: the budget gave this rung fewer trials than its share, so it may do better than shown.
 {% endif %}</p>
 """
@@ -77,7 +77,8 @@ def render(record: Record) -> Section:
 
 
 SCORE = """{% if value and value.get("score") is not none %}{{ value.score|figure(metric) }}
-{% if value.get("low") is not none %}<small>{{ value|span(metric) }}</small>{% endif %}{% else %}<span class="quiet">-</span>{% endif %}"""
+{% if value.get("low") is not none %}<small>{{ value|span(metric) }}</small>{% endif %}
+{% else %}<span class="quiet">-</span>{% endif %}"""
 
 CHANGE = """{{ signed(versus.difference, metric) }}
 <small>{{ signed(versus.low, metric) }} to {{ signed(versus.high, metric) }}</small>"""

@@ -1,0 +1,73 @@
+"""What the README shows runs, and says what it says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a reader has it: the example data as tickets.csv, and a run that was finished."""
+    folder = tmp_path_factory.mktemp("docs")
+    tickets = ROOT / "examples" / "support_tickets" / "tickets.csv"
+    (folder / "tickets.csv").write_bytes(tickets.read_bytes())
+    (folder / "new.csv").write_text("text\nmy card was charged twice\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, workplace: Path) -> None:
+    code = "\n".join(blocks(page, "python"))
+    if not code:
+        return
+    environment = {**os.environ, "XDG_STATE_HOME": str(workplace / "state"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=workplace, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_task_files_are_tasks(page: Path, tmp_path: Path) -> None:
+    from tunewise.config import Task
+
+    for i, text in enumerate(blocks(page, "yaml")):
+        path = tmp_path / f"{i}.yaml"
+        path.write_text(text, encoding="utf-8")
+        Task.from_file(path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist_with_these_flags(page: Path) -> None:
+    """Every `tunewise ...` line of a console block is accepted by the parser (its help is asked for instead)."""
+    for block in blocks(page, "console"):
+        for line in block.splitlines():
+            if not line.startswith("$ tunewise "):
+                continue
+            words = line.removeprefix("$ tunewise ").split("#")[0].split()
+            command = words[:2] if words[0] == "runs" else words[:1]
+            done = subprocess.run(
+                [sys.executable, "-m", "tunewise", *command, "--help"], capture_output=True, text=True, check=False,
+                env={**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            flags = [word.split("=")[0] for word in words if word.startswith("--")]
+            assert all(flag in done.stdout for flag in flags), (line, done.stdout)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
