@@ -21,8 +21,10 @@ from tunewise.types import Example, Prediction
 SETTINGS, INDEX = "retrieved.json", "retrieved.safetensors"
 BLOCK_CELLS = 16_000_000
 """Similarities held at a time: 64 MB."""
-DECIMALS = 6
-"""Similarities closer than float32 can tell apart are equal, and the earlier row comes first."""
+FLOAT32_SLACK = 1e-5
+"""How far a float32 cosine may be off; rows that close to the last neighbour are compared again, exactly."""
+DECIMALS = 9
+"""Cosines that agree to so many are equal, and the earlier row comes first."""
 
 
 class RetrievedPredictor:
@@ -74,20 +76,27 @@ class RetrievedPredictor:
             return []
         question_EH = unit(vectors(self.base, examples, self.policy, self.features))
         answers: list[Prediction] = []
-        for cosine_N in self._similarities(question_EH):
-            nearest_K = _nearest(cosine_N, self.neighbours)
-            vote_K = np.exp((cosine_N[nearest_K] - cosine_N[nearest_K[0]]).astype(np.float64) / self.temperature)
+        for question_H, rough_N in zip(question_EH, self._similarities(question_EH), strict=True):
+            nearest_K, cosine_K = self._nearest(question_H, rough_N)
+            vote_K = np.exp((cosine_K - cosine_K[0]) / self.temperature)
             share_L = np.bincount(self.target_N[nearest_K], weights=vote_K, minlength=len(self.labels)) / vote_K.sum()
             answer = from_shares(share_L[None], self.labels)[0]
             answers.append(replace(answer, evidence=tuple(self.texts[i] for i in nearest_K)))
         return answers
 
     def _similarities(self, question_EH: np.ndarray) -> Iterator[np.ndarray]:
-        """Cosines [N] of one question after the other, computed in blocks."""
+        """Cosines [N] of one question after the other, computed in blocks, as exact as float32 is."""
         size = max(1, BLOCK_CELLS // len(self.texts))
         for start in range(0, len(question_EH), size):
-            cosine_BN = question_EH[start : start + size] @ self.vector_NH.T
-            yield from np.round(cosine_BN, DECIMALS)
+            yield from question_EH[start : start + size] @ self.vector_NH.T
+
+    def _nearest(self, question_H: np.ndarray, rough_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the largest cosines and those cosines in float64, largest first; of equal ones the earlier row."""
+        place = len(rough_N) - self.neighbours
+        near = np.flatnonzero(rough_N >= np.partition(rough_N, place)[place] - FLOAT32_SLACK)
+        cosine = np.round(self.vector_NH[near].astype(np.float64) @ question_H.astype(np.float64), DECIMALS)
+        order_K = np.argsort(-cosine, kind="stable")[: self.neighbours]
+        return near[order_K], cosine[order_K]
 
     def save(self, folder: Path) -> None:
         assert self.base is not None
@@ -119,11 +128,3 @@ class RetrievedPredictor:
             neighbours=settings["neighbours"],
             temperature=settings["temperature"],
         )
-
-
-def _nearest(cosine_N: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the largest, largest first; of equal ones the earlier row first."""
-    place = len(cosine_N) - count
-    reaching = np.flatnonzero(cosine_N >= np.partition(cosine_N, place)[place])
-    best: np.ndarray = reaching[np.argsort(-cosine_N[reaching], kind="stable")][:count]
-    return best

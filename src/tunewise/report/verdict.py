@@ -87,7 +87,8 @@ def _unresolved(verdict: Mapping[str, Any]) -> list[str]:
     if rows is None:
         return ["Not resolved: these rows cannot tell the rungs apart"]
     have = verdict["n"].get(measured_on(verdict)) or 0
-    return [f"Not resolved: about {rows:,} rows to compare on would settle it, there are {have:,}"]
+    rounded = int(float(f"{rows:.1e}"))  # an estimate: two digits are all it has
+    return [f"Not resolved: about {rounded:,} rows to compare on would settle it, there are {have:,}"]
 
 
 def _against(verdict: Mapping[str, Any], chosen: Rung, part: str) -> str | None:

@@ -179,7 +179,7 @@ def test_a_diverged_member_is_named_and_has_no_predictor(context, stacked):
 def test_a_head_that_starts_at_the_probe_starts_as_good(context, stacked):
     from tunewise.methods.linear_probe import LinearProbe, LinearProbeConfig
 
-    probe = LinearProbe().open(context, [LinearProbeConfig()])
+    probe = LinearProbe().open(context, [LinearProbeConfig(c=1.0)])
     probe.advance(1)
     bracket = Lora().open(context, [quick(learning_rate=1e-12)])
     bracket.advance(1)

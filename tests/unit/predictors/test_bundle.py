@@ -30,10 +30,10 @@ def test_a_bundle_answers_as_its_predictor_did(bundle: Path, predictor) -> None:
     loaded = load_bundle(bundle)
     examples = [Example(id=text, fields={"text": text}) for text in TEXTS]
     expected = predictor.predict(examples)
-    assert loaded.predict(list(TEXTS)) == expected
-    assert loaded.predict([(text,) for text in TEXTS]) == expected
-    assert loaded.predict([{"text": text, "other": "1"} for text in TEXTS]) == expected
-    assert loaded.predict(examples) == expected
+    for inputs in (TEXTS, [(text,) for text in TEXTS], [{"text": text, "other": "1"} for text in TEXTS], examples):
+        for found, wanted in zip(loaded.predict(inputs), expected, strict=True):
+            assert (found.text, found.evidence) == (wanted.text, wanted.evidence)
+            assert found.scores == pytest.approx(wanted.scores, abs=1e-5)
 
 
 def test_the_manifest_says_what_the_bundle_is(bundle: Path, predictor) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tunewise.errors import RunError
 from tunewise.report import build
 from tunewise.report.build import build_report, embed
+from tunewise.report.record import read_record
 from tunewise.report.sections import SECTIONS
 
 Change = Callable[[Path, str, Callable[[Any], Any]], None]
@@ -83,6 +84,11 @@ def test_the_verdict_in_words_comes_first(run_folder: Path) -> None:
 def test_the_words_of_the_run_win_over_ours(run_folder: Path, change: Change) -> None:
     change(run_folder, "verdict", lambda verdict: verdict | {"words": "Use what you have."})
     assert "Use what you have." in outline(run_folder).text
+
+
+def test_a_note_is_said_once(run_folder: Path, change: Change) -> None:
+    change(run_folder, "verdict", lambda verdict: verdict | {"notes": ["The delimiter was found to be a comma."]})
+    assert outline(run_folder).text.count("The delimiter was found to be a comma.") == 1
 
 
 def test_rungs_without_a_score_say_why(run_folder: Path) -> None:
@@ -221,6 +227,14 @@ def test_without_texts_no_input_is_on_the_page(run_folder: Path, change: Change)
     assert "Texts are left out of this report." in html
 
 
+def test_without_texts_no_section_is_even_given_one(run_folder: Path) -> None:
+    record = read_record(run_folder, texts=False)
+    assert not [
+        row for row in [*(record.mistakes or []), *(record.predictions or [])] if {"text", "neighbours"} & set(row)
+    ]
+    assert len(record.mistakes or []) == 25
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -296,7 +310,7 @@ def test_long_lists_say_what_they_leave_out(run_folder: Path) -> None:
 def test_the_confusion_matrix_counts_only_the_chosen_on_held_out(run_folder: Path) -> None:
     rows = [r for r in pq.read_table(run_folder / "predictions.parquet").to_pylist() if r["split"] == "held_out"]
     right = sum(row["target"] == row["label"] for row in rows)
-    assert f"in percent. {right} rows of 300 on held_out are right." in outline(run_folder).text
+    assert f"{right} of 300 rows of held_out are right. Each line" in outline(run_folder).text
 
 
 def test_how_to_reproduce_names_work_seed_and_openings(run_folder: Path) -> None:

@@ -35,10 +35,16 @@ def test_nothing_beats_majority_means_do_not_train(verdict: dict[str, Any]) -> N
 
 
 def test_an_unresolved_verdict_says_how_many_rows_would_settle_it(verdict: dict[str, Any]) -> None:
-    verdict |= {"resolved": False, "rows_to_resolve": 9400}
+    verdict |= {"resolved": False, "rows_to_resolve": 9433}
     words = verdict_words(verdict)
     assert "lora +0.4 [-0.2, +0.9]: too close to tell apart" in words
     assert words.endswith("Not resolved: about 9,400 rows to compare on would settle it, there are 3,080")
+
+
+def test_an_unresolved_verdict_still_knows_a_clear_loser(verdict: dict[str, Any]) -> None:
+    choose(verdict, "lora")
+    verdict |= {"resolved": False, "rungs": [by_method(verdict, m) for m in ("retrieval", "lora")]}
+    assert "retrieval -3.2 [-3.7, -2.6]: behind on these rows. Not resolved" in verdict_words(verdict)
 
 
 def test_a_run_that_ended_early_names_the_best_so_far(verdict: dict[str, Any]) -> None:

@@ -12,8 +12,9 @@ MOST_LABELS = 200
 MOST_PAIRS = 15
 
 TEMPLATE = """
-<p class="lede">{% if all %}Each line is a target; its cells say what share of its rows got which answer, in percent.
-{% else %}Lines are targets, columns answers, darker is more often; hover for names and counts.{% endif %} {{ right|plural("row") }} of {{ n|plural("row")|replace(" rows", "")|replace(" row", "") }} on {{ part }} are right.</p>
+<p class="lede">{{ right }} of {{ n }} rows of {{ part }} are right.
+{% if all %}Each line is a target; its cells say what share of its rows got which answer, in percent.{% else %}
+Lines are targets, columns answers, darker is more often; hover for names and counts.{% endif %}</p>
 {% if pairs %}
 <div class="scroll"><table class="compact"><thead><tr><th scope="col">target</th><th scope="col">answered as</th>
 <th scope="col">rows</th><th scope="col">of the target's</th></tr></thead><tbody>
@@ -50,8 +51,8 @@ def render(record: Record) -> Section:
             pairs=pairs,
             note=note,
             part=part,
-            n=len(rows),
-            right=sum(n for (target, answer), n in cells.items() if target == answer),
+            n=f"{len(rows):,}",
+            right=f"{sum(n for (target, answer), n in cells.items() if target == answer):,}",
         ),
         charts={"confusion": charts.heat_map(labels, matrix, cell_text=small)} if drawn else {},
     )

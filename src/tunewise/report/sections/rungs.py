@@ -43,7 +43,8 @@ TEMPLATE = """
 {% endfor %}
 </tbody></table></div>
 <p class="quiet">{{ note }}Differences are paired on the same rows: this rung minus the best, with a
-{{ level }} interval; p is two-sided, adjusted by Holm over the rungs. Memory is the peak above the start of the trial.{% if searched %}
+{{ level }} interval; p is two-sided, adjusted by Holm over the rungs.
+Memory is the peak above the start of the trial.{% if searched %}
 <b>under-searched</b>: the budget gave this rung fewer trials than its share, so it may do better than shown.
 {% endif %}</p>
 """

@@ -11,6 +11,7 @@ NAME = "verdict"
 
 TEMPLATE = """
 <p class="words">{{ words }}</p>
+{% if rest %}<p class="rest">{{ rest }}</p>{% endif %}
 {% if why %}<p class="why">{{ why }}</p>{% endif %}
 {% if facts %}
 <dl class="facts">
@@ -27,15 +28,17 @@ def render(record: Record) -> Section:
     verdict = record.verdict
     if verdict is None:
         return missing("Verdict", "This run ended before its verdict; continue it with --resume.")
-    words = verdict.get("words") or verdict_words(verdict)
+    words, _, rest = str(verdict.get("words") or verdict_words(verdict)).partition(". ")
+    said = set((record.data or {}).get("notes") or [])
     return Section(
         title="Verdict",
         html=fragment(
             TEMPLATE,
             words=words[:1].upper() + words[1:] if " " in words.split(":")[0] else words,
+            rest=rest,
             why=(verdict.get("chosen") or {}).get("why"),
             facts=_facts(verdict),
-            notes=verdict.get("notes") or [],
+            notes=[note for note in verdict.get("notes") or [] if note not in said],
         ),
     )
 
