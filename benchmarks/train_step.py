@@ -49,6 +49,7 @@ def _bracket(method_name: str, *, seed: int, dtype: str, epochs: int) -> tuple[A
     from tunewise.methods.base import Context, Fold
     from tunewise.models.embed import FeatureStore
     from tunewise.models.load import load_base
+    from tunewise.training.stopping import evaluation_steps
     from tunewise.types import Example
 
     base = load_base("bundled:minilm", device="cpu", dtype=dtype)
@@ -73,7 +74,10 @@ def _bracket(method_name: str, *, seed: int, dtype: str, epochs: int) -> tuple[A
     )
     method = get_method(method_name)
     config = method.Config(learning_rate=RATE[method_name], epochs=epochs, batch_size=BATCH, head_init="zeros")
-    return method.open(context, [config]), base
+    bracket = method.open(context, [config])
+    for loop in bracket.loops:
+        loop.points = evaluation_steps(loop.horizon, 1)  # nor does the peer stop early
+    return bracket, base
 
 
 def ours(method_name: str, seed: int) -> dict[str, Any]:
@@ -158,6 +162,7 @@ def trainer(method: str, seed: int, *, tuned: bool) -> dict[str, Any]:
             use_cpu=True,
             report_to="none",
             save_strategy="no",
+            remove_unused_columns=False,
             disable_tqdm=True,
             seed=seed,
             **options,

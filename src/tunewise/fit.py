@@ -22,7 +22,7 @@ from tunewise.evaluation.metrics import METRICS
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Context, Fold
 from tunewise.models.embed import FeatureStore
-from tunewise.models.encoder import Encoder
+from tunewise.models.encoder import Encoder, answering
 from tunewise.models.load import load_base
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.bundle import load_predictor, save_bundle
@@ -68,13 +68,13 @@ class Session:
         metric = METRICS.get(self.task.metric)
         targets = [str(example.target) for example in self.race]
         return Context(
-            task=self.task,
+            task=dataclasses.replace(self.task, truncation=answering(self.task.truncation)),
             labels=self.data.labels,
             base=self.bases[base],
             folds=(Fold(train=self.data.train, race=self.race),),
             features=self.stores[base],
             score=lambda p: metric.aggregate(metric.statistics(targets, p, self.data.labels), len(self.data.labels)),
-            work=int(min(self.purse.left, 2**62)),
+            work=self.purse.granted(method, base),
             seed=derive(self.task.seed, base, method, bracket),
             train_tokens=self.tokens[base]["train"],
             race_tokens=self.tokens[base]["race"],
@@ -179,14 +179,16 @@ def _same_as_before(run: Run, kind: str, value: Any, what: str) -> None:
 
 
 def _count_tokens(base: Encoder, data: Data, race: Sequence[Example], task: Task) -> dict[str, Any]:
-    train = base.encode([e.texts for e in data.train], task.truncation, name="train")
-    dev = base.encode([e.texts for e in race], task.truncation, name="dev")
-    cut = train.cut_rows + dev.cut_rows
+    # what is too long is judged over all rows that are worked with; their parts are then cut, never refused
+    everything = base.encode([e.texts for e in (*data.train, *data.dev)], task.truncation, name="train and dev")
+    train = base.encode([e.texts for e in data.train], answering(task.truncation))
+    dev = base.encode([e.texts for e in race], answering(task.truncation))
+    cut = everything.cut_rows
     note = ""
     if cut:
         note = (
-            f"{cut} of {train.rows + dev.rows} rows are longer than the {base.info.max_tokens} tokens it reads; "
-            f"{train.cut_tokens + dev.cut_tokens} tokens were cut (policy {task.truncation})."
+            f"{cut} of {everything.rows} rows are longer than the {base.info.max_tokens} tokens it reads; "
+            f"{everything.cut_tokens} tokens were cut (policy {task.truncation})."
         )
     lengths = base.token_counts([e.texts for e in data.train])
     return {"train": train.tokens, "race": dev.tokens, "note": note, "lengths": lengths, "too_long": cut}
@@ -213,12 +215,13 @@ def _measure_machine(session: Session) -> None:
         session.speeds[name] = Speed(**raw)
 
     for base, encoder in session.bases.items():
-        speed(f"forward {base}", lambda e=encoder: forward_speed(e, session.data.train, task.truncation))
+        speed(f"forward {base}", lambda e=encoder: forward_speed(e, session.data.train, answering(task.truncation)))
     for method in (get_method(name) for name in session.methods):
         for base in session.bases:
             context = session.context(base, method.name, 0)
             if method.trained and context.base.info.family in method.families and method.skip(context) is None:
-                speed(f"{method.name} {base}", lambda m=method, c=context, b=base: rehearse(m, c, session.speeds[f"forward {b}"]))
+                forward = session.speeds[f"forward {base}"]
+                speed(f"{method.name} {base}", lambda m=method, c=context, f=forward: rehearse(m, c, f))
     reference = session.speeds[f"forward {task.models[0]}"].seconds_per_work
     rates = {}
     if task.budget.work is None and task.budget.minutes is not None:
@@ -517,7 +520,7 @@ def plan_task(task: Task, *, watcher: Watcher) -> list[PlanRow]:
 def leave_early(task: Task, run: Run, reason: str) -> None:
     """A verdict.json that says the run has none yet."""
     verdict = {
-        **_frame(task, clock),
+        **_frame(task),
         "chosen": None,
         "rungs": [],
         "notes": [reason],

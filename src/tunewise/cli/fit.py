@@ -20,9 +20,7 @@ def fit(
     methods: Annotated[list[str] | None, typer.Option("--method", help="Climb only this rung; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default runs/<task>-<n>.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
-    like: Annotated[
-        Path | None, typer.Option(help="Refit this run's choice on new data, without a search.")
-    ] = None,
+    like: Annotated[Path | None, typer.Option(help="Refit this run's choice on new data, without a search.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,

@@ -33,7 +33,7 @@ class Context:
     score: Callable[[Sequence[Prediction]], float]
     """The task's metric of predictions on the race part, higher is better."""
     work: int
-    """What the run may still spend (forward-equivalent unpadded tokens, backward counted twice)."""
+    """What the search of this run may spend in all, in tokens of this method (backward counted twice)."""
     seed: int
     """Of this bracket: derived from the run's seed, the base, the method and the bracket's index."""
     train_tokens: int = 0

@@ -56,8 +56,7 @@ class Full:
 
     def default(self, context: Context) -> FullConfig:
         plain = FullConfig()
-        rows = len(context.fold.train)
-        epochs = epochs_for(rows, batch_size=plain.batch_size, steps=900, least=3, most=20)
+        epochs = epochs_for(context, batch_size=plain.batch_size, work_per_token=WORK_FULL, steps=900, least=3, most=20)
         return dataclasses.replace(plain, epochs=epochs)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[FullConfig]:

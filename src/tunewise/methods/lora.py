@@ -96,8 +96,9 @@ class Lora:
 
     def default(self, context: Context) -> LoraConfig:
         plain = LoraConfig()
-        rows = len(context.fold.train)
-        epochs = epochs_for(rows, batch_size=plain.batch_size, steps=1200, least=4, most=30)
+        epochs = epochs_for(
+            context, batch_size=plain.batch_size, work_per_token=WORK_ADAPTER, steps=1200, least=4, most=30
+        )
         return dataclasses.replace(plain, epochs=epochs)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[LoraConfig]:

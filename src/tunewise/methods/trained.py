@@ -24,6 +24,9 @@ RACE_ROWS = 1000
 """Dev loss during training is taken on at most this many race rows, the same for every member."""
 
 
+DEFAULT_SHARE = 0.25
+"""Of the search's work that a default candidate may take."""
+
 Build = Callable[[Sequence[int]], Loop]
 """A loop of the configs with these indices, which have one structure."""
 Finish = Callable[[int, Mapping[str, Tensor]], Predictor]
@@ -74,10 +77,17 @@ class TrainedConfig:
         return Plan(epochs=self.epochs, batch_size=self.batch_size, seed=seed)
 
 
-def epochs_for(rows: int, *, batch_size: int, steps: int, least: float, most: float) -> float:
-    """Passes over so many rows that make about `steps` optimiser steps, within bounds: few rows are read oftener."""
-    per_epoch = max(1, -(-rows // batch_size))
-    return float(min(most, max(least, round(steps / per_epoch))))
+def epochs_for(
+    context: Context, *, batch_size: int, work_per_token: int, steps: int, least: float, most: float
+) -> float:
+    """Passes over train that come to about `steps` optimiser steps: few rows are read oftener.
+
+    At most as many as a quarter of the search's work pays for, so that there is something left to search with.
+    """
+    per_epoch = max(1, -(-len(context.fold.train) // batch_size))
+    wanted = min(most, max(least, round(steps / per_epoch)))
+    affordable = DEFAULT_SHARE * context.work / max(1, context.train_tokens * work_per_token)
+    return float(max(1.0, min(wanted, affordable // 1)))
 
 
 def probe_c(labels: int) -> float:

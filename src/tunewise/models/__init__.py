@@ -1,0 +1,1 @@
+"""Bases: found, described, loaded, and asked for vectors."""

@@ -47,6 +47,10 @@ class Purse:
         """This work in units of the purse."""
         return work * self.rates.get(f"{method} {base}", 1.0)
 
+    def granted(self, method: str, base: str) -> int:
+        """The work of the whole search, in tokens of this method."""
+        return 2**62 if self.total is None else int(SEARCH_SHARE * self.total / self.price(method, base, 1.0))
+
     def pay(self, method: str, base: str, work: float, candidates: int) -> None:
         price = self.price(method, base, work)
         self.spent += price

@@ -15,11 +15,13 @@ from tunewise.methods.base import Context, Method
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_share
 from tunewise.search.space import OptunaSpace
-from tunewise.search.trial import Arena, race_predictions, run_bracket
+from tunewise.search.trial import Arena, race_predictions, run_bracket, stopped_by_clock
 from tunewise.seeding import derive, generator
 from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
 
 MAX_BRACKET = 8
+PRUDENCE = 0.85
+"""Share of the room that a bracket is sized for: its candidates may be slower than the default that was timed."""
 TUNING_GAIN = 0.03
 """What tuning is assumed to add to a default, in units of the metric, until a bracket of this run has shown more."""
 
@@ -89,6 +91,9 @@ class Climb:
         cost = method.cost(context, config)
         price = self.purse.price(method.name, base, cost.work)
         refusal = self.refusals.get(f"{method.name} {base}") or cost.fits
+        if stopped_by_clock(self.arena):
+            self._stay_out(rung, candidate, Status.OUT_OF_BUDGET, "the clock ended the search before it was tried")
+            return
         if refusal is not None:
             self._stay_out(rung, candidate, Status.SKIPPED, refusal)
         elif self.purse.trials_left < 1:
@@ -172,7 +177,7 @@ class Climb:
     def _next(self) -> Rung | None:
         """The rung whose bracket is due: the least searched, and of those the one that may still score highest."""
         finished = [rung for rung in self.rungs if rung.best is not None]
-        if not finished:
+        if not finished or stopped_by_clock(self.arena):
             return None
         sign = 1.0 if METRICS.get(self.arena.task.metric).greater_is_better else -1.0
         leader = max(sign * rung.best.score for rung in finished if rung.best)
@@ -216,7 +221,7 @@ class Climb:
         rivals = [r for r in self.rungs if r.best and r.method.trained and r.closed is None]
         waiting = sum(r.brackets == rung.brackets for r in rivals)
         room = self.purse.left / max(1, waiting)
-        fitting = [n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= room]
+        fitting = [n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= PRUDENCE * room]
         n = min(max(fitting, default=0), self.purse.trials_left)
         if n < 2:
             rung.closed = "the next bracket does not fit what is left of the budget"

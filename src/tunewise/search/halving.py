@@ -72,11 +72,14 @@ def decide(before_PE: np.ndarray | None, now_PE: np.ndarray, *, rng: np.random.G
 
 
 def expected_share(members: int) -> float:
-    """Work of a bracket of this size in full runs of one member, where the early order holds."""
+    """Work of a bracket of this size in full runs of one member, where the early order does not hold.
+
+    Where it holds a bracket takes less, and what is left goes to the next one.
+    """
     left, reached, total = members, 0.0, 0.0
     for i, fidelity in enumerate(FIDELITIES):
         total += left * (fidelity - reached)
         reached = fidelity
         if i > 0 and left > 2:
-            left = max(1, round(left / 3))
+            left = max(1, left // 2)
     return total

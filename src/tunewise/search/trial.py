@@ -102,25 +102,37 @@ def run_bracket(
     if done is not None:
         return [trial_from_plain(item) for item in done]
     candidates = [Candidate(method=method.name, base=context.base.info.name, config=to_plain(c)) for c in configs]
+    trials: list[Trial]
     started = time.monotonic()
+    race = _Race(arena, method, context, candidates, name)
+
+    def all_without_result(status: Any, reason: str) -> list[Trial]:
+        seconds = (time.monotonic() - started) / len(candidates)
+        return [
+            Unfinished(candidate=candidate, status=status, reason=reason, work=spent, seconds=seconds)
+            for candidate, spent in zip(candidates, race.spent, strict=True)
+        ]
+
     try:
-        trials = _Race(arena, method, context, candidates, name).run(configs, halve=halve)
+        trials = race.run(configs, halve=halve)
     except OutOfTime:
         reason = "cut off by the clock before it reached its horizon"
-        trials = [_unfinished(c, Status.OUT_OF_BUDGET, reason, started) for c in candidates]
+        arena.run.ledger.once("clock stop", "", lambda: name)
+        trials = all_without_result(Status.OUT_OF_BUDGET, reason)
     except (EndedEarly, KeyboardInterrupt):
         raise
     except TunewiseError as error:
-        trials = [_unfinished(c, Status.FAILED, str(error), started) for c in candidates]
+        trials = all_without_result(Status.FAILED, str(error))
     except Exception as error:  # noqa: BLE001 - a method that crashes is a result of this run, not its end
         reason = f"{type(error).__name__}: {str(error)[:500] or 'no message'}"
-        trials = [_unfinished(c, Status.FAILED, reason, started) for c in candidates]
+        trials = all_without_result(Status.FAILED, reason)
     arena.run.ledger.record("bracket", name, [to_plain(trial) for trial in trials])
     return trials
 
 
-def _unfinished(candidate: Candidate, status: Any, reason: str, started: float) -> Unfinished:
-    return Unfinished(candidate=candidate, status=status, reason=reason, seconds=time.monotonic() - started)
+def stopped_by_clock(arena: Arena) -> bool:
+    """Whether the clock ended the search, in this sitting or an earlier one."""
+    return arena.run.ledger.recall("clock stop") is not None
 
 
 @dataclass

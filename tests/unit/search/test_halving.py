@@ -53,6 +53,6 @@ def test_two_members_are_never_halved() -> None:
     assert decide(losses([0.9, 0.1], 1), losses([0.9, 0.1], 2), rng=rng()).keep == (0, 1)
 
 
-@pytest.mark.parametrize(("members", "share"), [(1, 1.0), (2, 2.0), (6, 6 / 4 + 2 / 4 + 2 / 2)])
+@pytest.mark.parametrize(("members", "share"), [(1, 1.0), (2, 2.0), (6, 6 / 4 + 3 / 4 + 1 / 2)])
 def test_the_expected_work_of_a_bracket(members: int, share: float) -> None:
     assert expected_share(members) == pytest.approx(share)
