@@ -42,7 +42,7 @@ def main() -> None:
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     vectors: dict[str, np.ndarray] = {}
-    for name, side in sides.items():
+    for side in sides.values():
         side()
     for _ in range(REPEATS):
         for name, side in sides.items():

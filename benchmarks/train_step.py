@@ -211,7 +211,9 @@ def same_losses(method_name: str) -> dict[str, Any]:
     peer.eval()  # populations train without the base's dropout
     losses = []
     for batch in order:
-        inputs = tokenizer([texts[i] for i in batch], padding=True, truncation=True, max_length=256, return_tensors="pt")
+        inputs = tokenizer(
+            [texts[i] for i in batch], padding=True, truncation=True, max_length=256, return_tensors="pt"
+        )
         loss = peer(labels=torch.as_tensor(targets[batch]), **inputs)["loss"]
         optimizer.zero_grad()
         loss.backward()
@@ -271,7 +273,9 @@ def compare(method: str) -> dict[str, Any]:
         "median_seconds": medians,
         "ratio": {side: medians[side] / medians["tunewise"] for side in SIDES[1:]},
         "same_losses": same_losses(method),
-        "mean_dev_accuracy": {side: statistics.mean(run["dev_accuracy"] for run in runs) for side, runs in found.items()},
+        "mean_dev_accuracy": {
+            side: statistics.mean(run["dev_accuracy"] for run in runs) for side, runs in found.items()
+        },
     }
 
 

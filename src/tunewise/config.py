@@ -293,9 +293,8 @@ def load_yaml(path: Path) -> Any:
         depth = 0
         for event in yaml.parse(text, Loader=_StrictLoader):
             if isinstance(event, yaml.AliasEvent):
-                raise ConfigError(
-                    f"{path}: line {event.start_mark.line + 1} uses an alias (*name); write the value out."
-                )
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise ConfigError(f"{path}: line {line} uses an alias (*name); write the value out.")
             depth += isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent))
             depth -= isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent))
             if depth > MAX_DEPTH:

@@ -1,5 +1,6 @@
 """What Python callers use: fit a task, open a run, load a bundle."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tunewise.config import Budget, Task
 from tunewise.errors import ConfigError, RunError
 from tunewise.fit import fit_task
 from tunewise.predictors.bundle import Bundle, load_bundle
+from tunewise.runs import next_folder
 from tunewise.search.watch import Watcher
 
 
@@ -69,8 +71,6 @@ def fit(
     if budget is not None:
         settings["budget"] = budget
     if isinstance(task, Task):
-        import dataclasses
-
         unknown = set(settings) - {f.name for f in dataclasses.fields(task)}
         if unknown:
             raise ConfigError(f"fit: a task has no key '{sorted(unknown)[0]}'.")
@@ -79,11 +79,8 @@ def fit(
         task = Task.from_dict({**task, **settings}, folder=Path.cwd())
     else:
         task = Task.from_file(task, overrides=settings)
-    folder = Path(resume or out) if (resume or out) else None
-    if folder is None:
-        from tunewise.runs import next_folder
-
-        folder = next_folder(task.name)
+    named = resume or out
+    folder = next_folder(task.name) if named is None else Path(named)
     fit_task(task, folder=folder, resume=resume is not None, watcher=watcher)
     return FinishedRun(folder)
 

@@ -1,4 +1,4 @@
-"""What every rung of the ladder keeps, on every architecture it works on. Joining the ladder is what gets you tested."""
+"""What every rung keeps, on every architecture it works on. Joining the ladder is what gets you tested."""
 
 import dataclasses
 from collections.abc import Callable
@@ -164,5 +164,5 @@ def test_the_work_that_was_stated_is_the_work_that_is_spent(rung: str, context_f
 
 def test_every_rung_is_named_as_it_is_registered() -> None:
     assert [get_method(name).name for name in LADDER] == list(LADDER)
-    assert list(LADDER)[0] == "majority"
+    assert next(iter(LADDER)) == "majority"
     assert list(LADDER)[-1] == "full"

@@ -71,3 +71,13 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_measured_figures_are_those_of_the_result_files() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "summary.py")], capture_output=True, text=True, check=True
+    )
+    shown = (
+        (ROOT / "README.md").read_text("utf-8").split("<!-- measured: begin -->\n")[1].split("<!-- measured: end")[0]
+    )
+    assert shown.strip() == done.stdout.strip()

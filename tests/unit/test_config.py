@@ -60,12 +60,12 @@ def test_yaml_words_and_octals_stay_text(tmp_path: Path) -> None:
 
 
 def test_a_wrong_type_names_the_key_and_what_was_found(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="task.seed: expected a whole number, got 'three'"):
+    with pytest.raises(ConfigError, match=r"task\.seed: expected a whole number, got 'three'"):
         Task.from_file(task_file(tmp_path, "train: a.csv\nseed: three\n"))
 
 
 def test_true_is_no_number(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="task.seed: expected a whole number, got True"):
+    with pytest.raises(ConfigError, match=r"task\.seed: expected a whole number, got True"):
         Task.from_file(task_file(tmp_path, "train: a.csv\nseed: true\n"))
 
 

@@ -86,4 +86,5 @@ def _in_words(label: str) -> str:
 
 
 def _unit(vector_EH: np.ndarray) -> np.ndarray:
-    return vector_EH / np.maximum(np.linalg.norm(vector_EH, axis=1, keepdims=True), 1e-12)
+    unit_EH: np.ndarray = vector_EH / np.maximum(np.linalg.norm(vector_EH, axis=1, keepdims=True), 1e-12)
+    return unit_EH

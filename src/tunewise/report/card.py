@@ -26,8 +26,8 @@ def model_card(verdict: Mapping[str, Any]) -> str:
         "",
         f"{chosen['method']} on {chosen['base']}. {chosen['why']}",
         "",
-        f"- {verdict['metric']} on held_out: {score['score']:.4f} "
-        f"[{score['low']:.4f}, {score['high']:.4f}] at level {verdict['level']}, n = {score['n']} ({score['interval']})",
+        f"- {verdict['metric']} on held_out: {score['score']:.4f} [{score['low']:.4f}, {score['high']:.4f}] "
+        f"at level {verdict['level']}, n = {score['n']:,} ({score['interval']})",
         f"- Metric: `{verdict['signature']}`",
         f"- Rows: {verdict['n']['train']} train, {verdict['n']['dev']} dev, {verdict['n']['held_out']} held_out",
         f"- held_out was opened by {verdict['held_out_openings']['all_runs'] or 'an unknown number of'} run(s)",

@@ -137,7 +137,8 @@ def _mistakes(evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _unit(vector_EH: np.ndarray) -> np.ndarray:
-    return vector_EH / np.maximum(np.linalg.norm(vector_EH, axis=1, keepdims=True), 1e-12)
+    unit_EH: np.ndarray = vector_EH / np.maximum(np.linalg.norm(vector_EH, axis=1, keepdims=True), 1e-12)
+    return unit_EH
 
 
 def _write_predictions(path: Path, evidence: Evidence) -> None:

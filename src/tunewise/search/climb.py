@@ -66,10 +66,7 @@ class Climb:
             EndedEarly: interrupted; a resumed run goes on where this one stopped.
         """
         if self.like is not None:
-            rung = Rung(method=get_method(self.like.method), base=self.like.base)
-            self.rungs.append(rung)
-            config = from_plain(rung.method.Config, self.like.config, where=self.like.method)
-            self._bracket(rung, self.context_of(rung.base, rung.method.name, 0), [config], halve=False)
+            self._again(self.like)
             return self.rungs
         for name in self.methods:
             for base in self.bases:
@@ -77,6 +74,13 @@ class Climb:
         while (rung := self._next()) is not None:
             self._search(rung)
         return self.rungs
+
+    def _again(self, candidate: Candidate) -> None:
+        """The one candidate that another run chose."""
+        rung = Rung(method=get_method(candidate.method), base=candidate.base)
+        self.rungs.append(rung)
+        config: Any = from_plain(rung.method.Config, candidate.config, where=candidate.method)
+        self._bracket(rung, self.context_of(rung.base, rung.method.name, 0), [config], halve=False)
 
     def _default(self, rung: Rung) -> None:
         self.rungs.append(rung)

@@ -24,7 +24,9 @@ def test_what_was_tried_is_not_suggested_again() -> None:
 
 
 def test_results_draw_suggestions_towards_what_worked() -> None:
-    earlier = [({"rate": 10.0**-e, "rank": 4}, abs(e - 4.5)) for e in (2.1, 2.4, 2.7, 3.0, 3.5, 4.0, 4.4, 4.5, 4.6, 4.9)]
+    earlier = [
+        ({"rate": 10.0**-e, "rank": 4}, abs(e - 4.5)) for e in (2.1, 2.4, 2.7, 3.0, 3.5, 4.0, 4.4, 4.5, 4.6, 4.9)
+    ]
     found = OptunaSpace(1, earlier).ask(SPACE, 8)
     near = [values for values in found if 1e-5 <= values["rate"] <= 1e-3]
     assert len(near) >= 6
