@@ -89,6 +89,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Texts) -> np.ndarray:
         """The label of each text, from `classes_`."""
+        check_is_fitted(self, "bundle_files_")
         return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])
 
     def predict_proba(self, X: Texts) -> np.ndarray:
@@ -127,7 +128,7 @@ def _rows(texts: Texts) -> list[dict[str, str]]:
         raise DataError("Classifier: X is one text; give a list of texts.")
     rows = []
     for i, text in enumerate(texts):
-        parts = (text,) if isinstance(text, str) else tuple(text)
+        parts = tuple(text) if isinstance(text, (tuple, list)) else (text,)
         if not 1 <= len(parts) <= 2 or not all(isinstance(part, str) for part in parts):
             raise DataError(f"Classifier: X[{i}] is {type(text).__name__}; expected a text or a pair of texts.")
         rows.append({"text": str(parts[0])} if len(parts) == 1 else {"text_a": str(parts[0]), "text_b": str(parts[1])})

@@ -1,0 +1,172 @@
+"""A bracket ends in trials: measured, or with the reason why not; what is in the ledger is not done again."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tunewise.config import Budget, DataConfig, Task
+from tunewise.errors import EndedEarly
+from tunewise.methods.base import Context, Fold
+from tunewise.predictors.constant import ConstantPredictor
+from tunewise.runs import Run
+from tunewise.search.budget import Clock
+from tunewise.search.trial import Arena, Stopper, run_bracket, stopped_by_clock
+from tunewise.search.watch import Quiet
+from tunewise.types import Curve, Example, Finished, Prediction, Status
+
+LABELS = ("no", "yes")
+RACE = tuple(Example(id=str(i), fields={"text": f"t{i}"}, target=LABELS[i % 2]) for i in range(40))
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeConfig:
+    skill: float = 0.9
+    fails_at: int | None = None
+    diverges: bool = False
+
+
+class FakeBracket:
+    """Members whose probability of the right label is their skill, from the first step on."""
+
+    def __init__(self, configs: Sequence[FakeConfig]) -> None:
+        self.configs, self.fidelity, self.horizon, self.layout = list(configs), 0, 16, None
+        self.advanced: list[int] = []
+
+    @property
+    def size(self) -> int:
+        return len(self.configs)
+
+    def advance(self, fidelity: int) -> int:
+        if any(c.fails_at is not None and fidelity >= c.fails_at for c in self.configs):
+            raise RuntimeError("the layer melted")
+        work = 10 * (fidelity - self.fidelity) * self.size
+        self.fidelity = fidelity
+        self.advanced.append(self.size)
+        return work
+
+    def predictions(self) -> list[list[Prediction]]:
+        rows: list[list[Prediction]] = []
+        for config in self.configs:
+            rng = np.random.default_rng(0)
+            rows.append([])
+            for example in () if config.diverges else RACE:
+                share = float(np.clip(config.skill + rng.normal(0, 0.2), 0.01, 0.99))
+                wrong = LABELS[example.target == "no"]
+                scores = {str(example.target): share, wrong: 1 - share}
+                rows[-1].append(Prediction(text=max(scores, key=scores.__getitem__), scores=scores))
+        return rows
+
+    def failure(self, member: int) -> str | None:
+        return "its loss became infinite at step 3" if self.configs[member].diverges else None
+
+    def keep(self, indices: Sequence[int]) -> None:
+        self.configs = [self.configs[i] for i in indices]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {}
+
+    def curve(self, member: int) -> Curve:
+        return Curve(dev_steps=(1,), dev_losses=(0.5,))
+
+    def trainable_parameters(self, member: int) -> int:
+        return 7
+
+    def predictor(self, member: int) -> ConstantPredictor:
+        return ConstantPredictor(labels=LABELS, shares=(0.5, 0.5))
+
+    def close(self) -> None: ...
+
+
+class FakeMethod:
+    name = "fake"
+    trained = True
+
+    def __init__(self) -> None:
+        self.opened: list[FakeBracket] = []
+
+    def open(self, context: Context, configs: Sequence[FakeConfig]) -> FakeBracket:
+        self.opened.append(FakeBracket(configs))
+        return self.opened[-1]
+
+
+@pytest.fixture
+def arena(tmp_path: Path):
+    task = Task(data=DataConfig(train="x.csv"), metric="accuracy", budget=Budget(work=1))
+    with Run.create(tmp_path / "run") as run:
+        yield Arena(run, task, Stopper(Clock(), float("inf")), Quiet(), [str(e.target) for e in RACE])
+
+
+@pytest.fixture
+def context(arena: Arena, tiny) -> Context:
+    return Context(
+        task=arena.task,
+        labels=LABELS,
+        base=tiny,
+        folds=(Fold(train=RACE, race=RACE),),
+        features=lambda examples: np.zeros((len(examples), 1)),
+        score=lambda predictions: 0.0,
+        work=1,
+        seed=1,
+    )
+
+
+def test_a_crash_is_a_failed_trial_with_its_reason(arena: Arena, context: Context) -> None:
+    trials = run_bracket(arena, FakeMethod(), context, [FakeConfig(fails_at=1)], name="b", halve=False)
+    assert [trial.status for trial in trials] == [Status.FAILED]
+    assert trials[0].reason == "RuntimeError: the layer melted"
+
+
+def test_what_is_in_the_ledger_is_not_done_again(arena: Arena, context: Context) -> None:
+    method = FakeMethod()
+    configs = [FakeConfig(), FakeConfig(skill=0.6)]
+    first = run_bracket(arena, method, context, configs, name="b", halve=False)
+    again = run_bracket(arena, method, context, configs, name="b", halve=False)
+    assert first == again
+    assert len(method.opened) == 1
+
+
+def test_the_best_member_is_kept_and_its_work_is_counted(arena: Arena, context: Context) -> None:
+    configs = [FakeConfig(skill=0.4), FakeConfig(skill=0.95), FakeConfig(skill=0.6)]
+    trials = run_bracket(arena, FakeMethod(), context, configs, name="b", halve=False)
+    assert [isinstance(t, Finished) and t.folder for t in trials] == [None, "trials/b", None]
+    assert [t.work for t in trials] == [160, 160, 160]
+    assert (arena.run.folder / "trials" / "b" / "predictor" / "constant.json").is_file()
+
+
+def test_losers_leave_the_race_where_the_order_holds(arena: Arena, context: Context) -> None:
+    method = FakeMethod()
+    configs = [FakeConfig(skill=s) for s in (0.5, 0.95, 0.55, 0.9, 0.6, 0.65)]
+    trials = run_bracket(arena, method, context, configs, name="b", halve=True)
+    done = [t.status is Status.FINISHED for t in trials]
+    assert done == [False, True, False, True, False, False]
+    assert "left the race at 25% of its horizon: the order held" in trials[0].reason
+    assert trials[0].curve.dev_losses == (0.5,)
+    assert trials[0].work < trials[1].work
+
+
+def test_a_member_that_diverged_fails_and_the_others_go_on(arena: Arena, context: Context) -> None:
+    configs = [FakeConfig(diverges=True), FakeConfig(skill=0.9)]
+    trials = run_bracket(arena, FakeMethod(), context, configs, name="b", halve=False)
+    assert trials[0].status is Status.FAILED
+    assert trials[0].reason == "its loss became infinite at step 3"
+    assert isinstance(trials[1], Finished)
+
+
+def test_the_clock_cuts_a_bracket_off_and_ends_the_search(arena: Arena, context: Context) -> None:
+    arena.stopper = Stopper(Clock(before=100.0), 50.0)
+    trials = run_bracket(arena, FakeMethod(), context, [FakeConfig()], name="b", halve=False)
+    assert trials[0].status is Status.OUT_OF_BUDGET
+    assert trials[0].work > 0
+    assert "cut off by the clock" in trials[0].reason
+    assert stopped_by_clock(arena)
+
+
+def test_an_interruption_is_no_result(arena: Arena, context: Context) -> None:
+    arena.stopper.interrupted = True
+    with pytest.raises(EndedEarly, match="interrupted"):
+        run_bracket(arena, FakeMethod(), context, [FakeConfig()], name="b", halve=False)
+    assert arena.run.ledger.recall("bracket", "b") is None
