@@ -1,5 +1,6 @@
 """Climb the ladder: one default candidate per rung, then brackets where tuning may still change the answer."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -140,20 +141,26 @@ class Climb:
         rung.trials.extend(trials)
         rung.brackets += 1
         winner = next((t for t in trials if isinstance(t, Finished) and t.folder is not None), None)
-        if winner is not None:
-            rung.best = winner if rung.best is None else self._better(rung.best, winner, context)
+        if winner is not None and rung.best is None:
+            rung.best = winner
+        elif winner is not None and rung.best is not None:
+            rung.best, loser = self._ranked(rung.best, winner, context)
+            # its answers stay, for the comparisons of a resumed run; its weights are not needed again
+            shutil.rmtree(self.arena.run.folder / str(loser.folder) / "predictor", ignore_errors=True)
         self._tell(rung, context)
         return trials
 
-    def _better(self, old: Finished, new: Finished, context: Context) -> Finished:
-        """The higher score on race; within one paired standard error of it, the lower loss."""
+    def _ranked(self, old: Finished, new: Finished, context: Context) -> tuple[Finished, Finished]:
+        """The better one first: by score on race, and within one paired standard error of it by loss."""
         old_EK, new_EK = self._table(old, context), self._table(new, context)
         metric, n = METRICS.get(self.arena.task.metric), len(context.labels)
         rng = generator(context.seed, "better")
         error = standard_error(metric, old_EK, new_EK, n_labels=n, clusters=None, rng=rng, draws=200)
         if abs(new.score - old.score) <= error:
-            return new if new.loss < old.loss else old
-        return new if (new.score > old.score) == metric.greater_is_better else old
+            ahead = new.loss < old.loss
+        else:
+            ahead = (new.score > old.score) == metric.greater_is_better
+        return (new, old) if ahead else (old, new)
 
     def _table(self, trial: Finished, context: Context) -> np.ndarray:
         predictions = race_predictions(self.arena.run.folder / str(trial.folder), context.labels)
@@ -251,10 +258,3 @@ class _NoSpace:
 def under_searched(rung: Rung) -> bool:
     """Whether only its default was tried although more might have changed the answer."""
     return rung.best is not None and rung.method.trained and rung.brackets < 2
-
-
-def prune(rungs: Sequence[Rung]) -> set[str]:
-    """Folders of trials that are no rung's best, and may be deleted."""
-    kept = {rung.best.folder for rung in rungs if rung.best}
-    everything = {t.folder for rung in rungs for t in rung.trials if isinstance(t, Finished) and t.folder}
-    return {folder for folder in everything if folder not in kept}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tunewise.config import Task
-from tunewise.errors import EndedEarly, TunewiseError
+from tunewise.errors import EndedEarly, RunError, TunewiseError
 from tunewise.evaluation.calibration import log_probabilities, scaled_losses, temperature
 from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.cost import PeakMemory
@@ -119,14 +120,15 @@ def run_bracket(
         reason = "cut off by the clock before it reached its horizon"
         arena.run.ledger.once("clock stop", "", lambda: name)
         trials = all_without_result(Status.OUT_OF_BUDGET, reason)
-    except (EndedEarly, KeyboardInterrupt):
-        raise
+    except (EndedEarly, RunError, KeyboardInterrupt):
+        raise  # nothing is wrong with the candidates: the run cannot go on here and now
     except TunewiseError as error:
         trials = all_without_result(Status.FAILED, str(error))
     except Exception as error:  # noqa: BLE001 - a method that crashes is a result of this run, not its end
         reason = f"{type(error).__name__}: {str(error)[:500] or 'no message'}"
         trials = all_without_result(Status.FAILED, reason)
     arena.run.ledger.record("bracket", name, [to_plain(trial) for trial in trials])
+    shutil.rmtree(race.folder / "checkpoints", ignore_errors=True)
     return trials
 
 
@@ -216,8 +218,16 @@ class _Race:
                 self._checkpoint(bracket, started)
 
     def _checkpoint(self, bracket: Bracket, started: float) -> None:
+        self.saved_at = time.monotonic()
         tensors, meta = bracket.state()
-        cap = int(self.arena.task.disk_gb * 1e9) - folder_bytes(self.arena.run.folder)
+        needed = sum(tensor.nbytes for tensor in tensors.values())
+        held = folder_bytes(self.arena.run.folder)
+        if needed + held > self.arena.task.disk_gb * 1e9:
+            self.arena.watcher.say(
+                f"no checkpoint: it would take the run to {(needed + held) / 1e9:.1f} GB, more than the "
+                f"{self.arena.task.disk_gb:g} GB that `disk_gb` allows; stopped now, this bracket would start again."
+            )
+            return
         own = {
             "bracket": meta,
             "alive": self.alive,
@@ -227,8 +237,7 @@ class _Race:
             "left": self.left,
             "seconds": time.monotonic() - started,
         }
-        save_checkpoint(self.folder / "checkpoints", bracket.fidelity, tensors, own, cap_bytes=cap)
-        self.saved_at = time.monotonic()
+        save_checkpoint(self.folder / "checkpoints", bracket.fidelity, tensors, own)
 
     def _shrink(self, bracket: Bracket, number: int) -> None:
         now_PE = self._scaled(bracket)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tunewise.config import Budget, DataConfig, Task
-from tunewise.errors import EndedEarly
+from tunewise.errors import EndedEarly, RunError
 from tunewise.methods.base import Context, Fold
 from tunewise.predictors.constant import ConstantPredictor
 from tunewise.runs import Run
+from tunewise.search import trial
 from tunewise.search.budget import Clock
 from tunewise.search.trial import Arena, Stopper, run_bracket, stopped_by_clock
 from tunewise.search.watch import Quiet
@@ -170,3 +171,29 @@ def test_an_interruption_is_no_result(arena: Arena, context: Context) -> None:
     with pytest.raises(EndedEarly, match="interrupted"):
         run_bracket(arena, FakeMethod(), context, [FakeConfig()], name="b", halve=False)
     assert arena.run.ledger.recall("bracket", "b") is None
+
+
+def test_a_full_disk_ends_the_run_and_fails_no_candidate(
+    arena: Arena, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RunError("checkpoint: cannot be written (No space left on device). Free disk space and resume.")
+
+    monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(trial, "save_checkpoint", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        run_bracket(arena, FakeMethod(), context, [FakeConfig()], name="b", halve=False)
+    assert arena.run.ledger.recall("bracket", "b") is None
+
+
+def test_checkpoints_stop_at_the_disk_cap_and_the_run_goes_on(
+    arena: Arena, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(arena.watcher, "say", said.append)
+    monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", -1.0)
+    arena.task = dataclasses.replace(arena.task, disk_gb=1e-9)
+    trials = run_bracket(arena, FakeMethod(), context, [FakeConfig()], name="b", halve=False)
+    assert isinstance(trials[0], Finished)
+    assert said
+    assert "`disk_gb` allows" in said[0]
