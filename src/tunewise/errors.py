@@ -24,6 +24,10 @@ class BundleError(TunewiseError):
     """A bundle on disk is damaged, or no longer answers as it did when it was saved."""
 
 
+class NotEnoughMemory(TunewiseError):
+    """A candidate does not fit this machine's memory, however small its batches are."""
+
+
 class RunError(TunewiseError):
     """A run folder is missing, locked, damaged, or does not fit what is asked of it."""
 

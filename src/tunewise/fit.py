@@ -3,7 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import re
+import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,7 @@ from tunewise.data.audit import Finding, audit
 from tunewise.data.audit.duplicates import leakage
 from tunewise.data.load import Data, load_data
 from tunewise.data.split import race_and_choose
-from tunewise.errors import EndedEarly, RunError
+from tunewise.errors import EndedEarly, RunError, TunewiseError
 from tunewise.evaluation.evaluate import evaluate
 from tunewise.evaluation.metrics import METRICS
 from tunewise.methods import LADDER, get_method
@@ -34,8 +37,8 @@ from tunewise.runs import Run, count_opening, next_folder, write_atomic, write_j
 from tunewise.search.budget import Clock, Purse, hard_stop, work_of
 from tunewise.search.calibrate import Speed, forward_speed, rehearse
 from tunewise.search.climb import Climb, Rung, under_searched
-from tunewise.search.finalists import Measured, choose_rung, latency, measure, versus_best
-from tunewise.search.plan import make_plan
+from tunewise.search.finalists import Measured, choose_rung, clusters_of, latency, measure, versus_best
+from tunewise.search.plan import make_plan, memory_refusals
 from tunewise.search.trial import Arena, Stopper
 from tunewise.search.watch import PlanRow, Quiet, Watcher
 from tunewise.seeding import derive, generator
@@ -61,6 +64,8 @@ class Session:
     tokens: dict[str, dict[str, Any]]
     speeds: dict[str, Speed]
     purse: Purse
+    openings: int | None = None
+    """Of this held_out by runs of this user, once it was opened."""
 
     def context(self, base: str, method: str, bracket: int) -> Context:
         """What a method may see; each bracket has its own seed."""
@@ -120,8 +125,13 @@ def fit_task(
         except EndedEarly as early:
             leave_early(task, run, str(early))
             raise
-        finally:
-            run.ledger.update("clock", "", clock.seconds)
+        except KeyboardInterrupt as stop:
+            leave_early(task, run, "interrupted")
+            raise EndedEarly("interrupted; what was done is saved") from stop
+        except TunewiseError:
+            if not resume and run.ledger.recall("budget") is None:
+                shutil.rmtree(folder)  # nothing was done yet: the same --out can be used again
+            raise
 
 
 def check_names(task: Task) -> None:
@@ -136,6 +146,7 @@ def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) ->
     for note in data.notes:
         watcher.say(note)
     _same_as_before(run, "data", {"train": data.fingerprint, "held_out": data.held_out.fingerprint}, "the data")
+    _same_as_before(run, "task", task_text(task), "the task")
     write_atomic(run.folder / "task.yaml", task_text(task))
     bases = {
         name: load_base(
@@ -253,13 +264,14 @@ def plan_rows(session: Session) -> list[PlanRow]:
 def climb(session: Session, like: Candidate | None) -> list[Rung]:
     """Every rung with its trials."""
     stopper = Stopper(session.clock, hard_stop(session.task.budget))
-    arena = Arena(session.run, session.task, stopper, session.watcher, [str(e.target) for e in session.race])
-    refusals = {
-        f"{row.method} {row.base}": row.reason for row in plan_rows(session) if row.reason and "memory" in row.reason
-    }
-    recorded = session.run.ledger.once("refusals", "", lambda: refusals)
+    targets = [str(example.target) for example in session.race]
+    arena = Arena(session.run, session.task, stopper, session.watcher, targets, clusters_of(session.race))
+    recorded = session.run.ledger.once("refusals", "", lambda: memory_refusals(plan_rows(session)))
     with stopper.listening():
-        return Climb(arena, session.purse, session.context, list(session.bases), session.methods, recorded, like).run()
+        rungs = Climb(arena, session.purse, session.context, list(session.bases), session.methods, recorded, like).run()
+    if stopper.interrupted:
+        raise EndedEarly("interrupted; what was done is saved")
+    return rungs
 
 
 def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
@@ -271,10 +283,16 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
         raise EndedEarly(f"nothing could be measured ({reasons})")
     predictors = {rung.name: _load(session, rung) for rung in winners}
     on_dev = [measure(rung, predictors[rung.name], session.choose, task, labels, on="choose") for rung in winners]
-    choice = choose_rung(on_dev, session.choose, task, labels)
+    sizes = {name: base.info.parameters for name, base in session.bases.items()}
+    choice = choose_rung(on_dev, session.choose, task, labels, sizes)
     chosen = winners[choice.index]
     digest = hashlib.sha256(json.dumps([to_plain(w.best.candidate) for w in winners if w.best]).encode()).hexdigest()
-    run.ledger.once("choice", "", lambda: {**to_plain(choice), "chosen": chosen.name, "winners": digest})
+    written = run.ledger.once("choice", "", lambda: {"chosen": chosen.name, "winners": digest, "why": choice.why})
+    if (written["chosen"], written["winners"]) != (chosen.name, digest):
+        raise RunError(
+            f"{run.folder}: the choice written down ({written['chosen']}) is not the one made now ({chosen.name}). "
+            "This machine does not compute what it did; start a new run."
+        )
 
     held_out, notes = _open_held_out(session)
     for store in session.stores.values():
@@ -319,7 +337,9 @@ def _open_held_out(session: Session) -> tuple[tuple[Example, ...], list[str]]:
     The opening is recorded before they are read, so that a crash cannot hide it.
     """
     run, sealed = session.run, session.data.held_out
+    run_id = run.ledger.once("run id", "", lambda: uuid.uuid4().hex)
     run.ledger.once("opening", "", lambda: {"data": sealed.fingerprint})
+    session.openings = count_opening(sealed.fingerprint, run_id)
     held_out = sealed.open()
     overlap = leakage((*session.data.train, *session.data.dev), held_out, name="held_out")
     notes = [*sealed.notes, *(finding.sentence for finding in overlap)]
@@ -348,7 +368,6 @@ def _verdict(
             row["latency_ms_per_example"], row["vs_best"] = latencies[i], dict(differences[i])
         rows.append(row)
     chosen = winners[choice.index]
-    opened = count_opening(session.data.held_out.fingerprint, str(session.run.folder.resolve()))
     verdict = {
         **_frame(task),
         "n": {"train": len(session.data.train), "dev": len(session.data.dev), "held_out": on_held_out[0].score.n},
@@ -356,7 +375,7 @@ def _verdict(
         "resolved": choice.resolved,
         "rows_to_resolve": choice.rows_to_resolve,
         "chosen": {"method": chosen.method.name, "base": chosen.base, "why": choice.why},
-        "held_out_openings": {"this_run": 1, "all_runs": opened},
+        "held_out_openings": {"this_run": 1, "all_runs": session.openings},
     }
     verdict["budget"] = {
         "asked": {k: v for k, v in to_plain(task.budget).items() if v is not None},
@@ -376,7 +395,7 @@ def _frame(task: Task) -> dict[str, Any]:
         "level": task.level,
         "margin": task.margin,
         "seed": task.seed,
-        "environment": environment(),
+        "environment": {**environment(), "device": task.device, "dtype": task.dtype},
     }
 
 
@@ -393,7 +412,6 @@ def environment() -> dict[str, Any]:
         **{name: version(name) for name in names},
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
     }
 
 
@@ -509,6 +527,19 @@ def chosen_candidate(folder: Path) -> Candidate:
     return Candidate(method=method, base=base, config=row["config"])
 
 
+def settings_like(task: Task, folder: Path) -> Task:
+    """The task with the settings of another run, where it has none of its own; its data and name stay."""
+    other = Task.from_file(folder / "task.yaml")
+    plain = Task(data=task.data)
+    kept = {"data", "name"}
+    taken = {
+        f.name: getattr(other, f.name)
+        for f in dataclasses.fields(task)
+        if f.name not in kept and getattr(task, f.name) == getattr(plain, f.name)
+    }
+    return dataclasses.replace(task, **taken)
+
+
 def plan_task(task: Task, *, watcher: Watcher) -> list[PlanRow]:
     """The plan of a run, without running it; nothing is left on disk."""
     check_names(task)
@@ -531,17 +562,16 @@ def leave_early(task: Task, run: Run, reason: str) -> None:
 
 def task_text(task: Task) -> str:
     """The resolved task as YAML; data given as Python objects are named by their type."""
-    raw = to_plain(dataclasses.asdict(task) if not _has_objects(task) else _without_objects(task))
+    raw = to_plain(_without_objects(task))
     return yaml.safe_dump(_dropping_none(raw), sort_keys=False, allow_unicode=True)
-
-
-def _has_objects(task: Task) -> bool:
-    return any(not isinstance(v, (str, Path, type(None))) for v in (task.data.train, task.data.dev, task.data.held_out))
 
 
 def _without_objects(task: Task) -> dict[str, Any]:
     def named(value: Any) -> Any:
-        return value if isinstance(value, (str, type(None))) else f"python:{type(value).__name__}"
+        if isinstance(value, (str, Path)):
+            scheme = re.match(r"[a-z]{2,}:", str(value))
+            return str(value) if scheme else str(Path(value).absolute())
+        return None if value is None else f"python:{type(value).__name__}"
 
     data = dataclasses.replace(
         task.data, train=named(task.data.train), dev=named(task.data.dev), held_out=named(task.data.held_out)

@@ -28,7 +28,13 @@ def rescore(
     folder = bundle / "bundle" if (bundle / "bundle").is_dir() else bundle
     loaded = load_bundle(folder, device=device)
     task = Task.from_file(data, overrides=overrides)
-    source = task.data.held_out or task.data.train
+    is_task = data.suffix.lower() in (".yaml", ".yml")
+    if is_task and task.data.held_out is None:
+        raise DataError(
+            f"{data}: the task names no held_out, and its train rows may be what the bundle was fitted on. "
+            "Give a file of fresh labelled rows instead."
+        )
+    source = task.data.held_out if is_task else task.data.train
     table = load_table(source, encoding=task.data.encoding, delimiter=task.data.delimiter, role="held_out")
     columns = dataclasses.replace(task, input=task.input or loaded.manifest.columns)
     examples, notes = labelled_rows(table, find_columns(table, columns))

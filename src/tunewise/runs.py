@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from safetensors import SafetensorError
+
 from tunewise.errors import RunError
 
 SCHEMA = 1
@@ -24,6 +26,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written into a RunError that says so."""
     try:
         yield
+    except SafetensorError as error:  # its writer wraps what the system said
+        if "os error" not in str(error):
+            raise
+        raise RunError(f"{path}: cannot be written ({error}). Free some space, then continue with --resume.") from error
     except OSError as error:
         sentence = {
             errno.ENOSPC: "the disk is full; free some space, then continue with --resume",
@@ -96,7 +102,11 @@ def sync_folder(folder: Path) -> None:
 
 def folder_bytes(folder: Path) -> int:
     """Size of all files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a run that works there may just have removed it
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 class Ledger:
@@ -133,15 +143,12 @@ class Ledger:
         """
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         try:
-            self._base.execute(
-                "INSERT INTO facts (kind, key, value, at) VALUES (?, ?, ?, ?)", (kind, key, text, time.time())
-            )
+            with self._writing():
+                self._base.execute(
+                    "INSERT INTO facts (kind, key, value, at) VALUES (?, ?, ?, ?)", (kind, key, text, time.time())
+                )
         except sqlite3.IntegrityError as error:
             raise RunError(f"{self.path}: the fact {kind} {key} is written twice.") from error
-        except sqlite3.OperationalError as error:
-            raise RunError(
-                f"{self.path}: cannot be written ({error}). Free some space, then continue with --resume."
-            ) from error
         return json.loads(text)
 
     def once(self, kind: str, key: str, make: Callable[[], Any]) -> Any:
@@ -152,11 +159,21 @@ class Ledger:
     def update(self, kind: str, key: str, value: Any) -> None:
         """Write or overwrite one of the few values that change (seconds spent, where a checkpoint lies)."""
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        self._base.execute(
-            "INSERT INTO facts (kind, key, value, at) VALUES (?, ?, ?, ?) "
-            "ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value, at = excluded.at",
-            (kind, key, text, time.time()),
-        )
+        with self._writing():
+            self._base.execute(
+                "INSERT INTO facts (kind, key, value, at) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value, at = excluded.at",
+                (kind, key, text, time.time()),
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise RunError(
+                f"{self.path}: cannot be written ({error}). Free some space, then continue with --resume."
+            ) from error
 
     def all(self, kind: str) -> list[tuple[str, Any]]:
         """Key and value of every fact of a kind, in the order they were written."""

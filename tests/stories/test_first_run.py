@@ -69,12 +69,13 @@ def _evaluate(desk: Path) -> None:
 
 
 def _refit(desk: Path) -> None:
-    done = tunewise(desk, "fit", "fresh.csv", "--like", "a", "--out", "c", "--set", "target=intent")
+    done = tunewise(desk, "fit", "fresh.csv", "--like", "a", "--out", "c")
     assert done.returncode == 0, done.stderr
     old, new = (json.loads((desk / name / "verdict.json").read_text("utf-8")) for name in "ac")
     assert len(new["rungs"]) == 1
     assert new["rungs"][0]["method"] == old["chosen"]["method"]
     assert new["budget"]["spent"]["trials"] == 1
+    assert new["metric"] == "accuracy", "settings are those of the run it repeats"
 
 
 def _report_without_texts(desk: Path) -> None:
@@ -103,6 +104,7 @@ def _runs(desk: Path) -> None:
         (["fit", "task.yaml", "--minutes", "-1"], "`minutes` must be a finite number above 0"),
         (["fit", "--resume", "nowhere"], "no run to continue"),
         (["fit", "task.yaml", "--out", "/proc/nowhere"], "cannot be"),
+        (["fit", "task.yaml", "--resume", "a"], "--resume continues a run as it was"),
         (["predict", "nowhere", "--input", "fresh.csv"], "nowhere"),
     ],
 )

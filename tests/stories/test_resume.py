@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -92,3 +93,23 @@ def test_a_changed_data_file_is_noticed(desk: Path) -> None:
     done = tunewise(desk, "fit", "--resume", "run")
     assert done.returncode == 2
     assert "the data changed since this run started" in done.stderr
+
+
+def test_a_run_that_the_clock_stopped_says_the_same_when_it_is_resumed(desk: Path) -> None:
+    text = (desk / "task.yaml").read_text("utf-8").replace("{work: 900000}", "{minutes: 0.4}")
+    (desk / "task.yaml").write_text(text, encoding="utf-8")
+    assert tunewise(desk, "fit", "task.yaml", "--out", "run").returncode == 0
+    ledger = sqlite3.connect(desk / "run" / "ledger.sqlite")
+    last = [key for (key,) in ledger.execute("SELECT key FROM facts WHERE kind = 'bracket' ORDER BY number")][-1]
+    ledger.close()
+    before = comparable(desk / "run")
+    again = tunewise(desk, "fit", "--resume", "run")
+    assert again.returncode == 0, (again.stderr, last)
+    assert comparable(desk / "run") == before
+
+
+def test_a_failed_start_leaves_no_folder_behind(desk: Path) -> None:
+    (desk / "long.csv").write_text("text,intent\n" + "word " * 600 + ",a\nshort,b\n" * 9, encoding="utf-8")
+    done = tunewise(desk, "fit", "long.csv", "--out", "run", "--set", "target=intent")
+    assert done.returncode == 2, done.stdout
+    assert not (desk / "run").exists()

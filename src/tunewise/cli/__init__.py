@@ -7,6 +7,9 @@ import typer
 from tunewise.cli import audit, evaluate, fit, plan, predict, report, runs
 from tunewise.errors import EndedEarly, TunewiseError
 
+CLICK_INTERRUPTED = 130
+"""What the command-line library makes of Ctrl-C; ours is 3, ended early."""
+
 app = typer.Typer(
     help="Measure which way of adapting a pre-trained language model is worth its cost on your task.",
     no_args_is_help=True,
@@ -32,6 +35,8 @@ def main() -> None:
     except TunewiseError as error:
         print(f"tunewise: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("tunewise: stopped; continue with --resume", file=sys.stderr)  # noqa: T201
-        raise SystemExit(3) from None
+    except SystemExit as end:
+        if end.code == CLICK_INTERRUPTED:
+            print("tunewise: stopped; continue with --resume", file=sys.stderr)  # noqa: T201
+            raise SystemExit(3) from None
+        raise

@@ -53,7 +53,13 @@ def fit(
     }
     settings = set_ or []
     if resume is not None:
-        if task is not None or settings or any(value is not None for value in flags.values()):
+        if (
+            task is not None
+            or out is not None
+            or like is not None
+            or settings
+            or any(value is not None for value in flags.values())
+        ):
             raise ConfigError("fit: --resume continues a run as it was; give it no task and no other setting.")
         if not (resume / "task.yaml").is_file():
             raise ConfigError(f"{resume}: no run to continue (there is no task.yaml). `tunewise runs list` lists runs.")
@@ -68,10 +74,11 @@ def fit(
 
     folder = resume or out or next_folder(parsed.name)
     with view_for(json=json, quiet=quiet) as view:
-        from tunewise.fit import chosen_candidate, fit_task
+        from tunewise.fit import chosen_candidate, fit_task, settings_like
 
         choice = None if like is None else chosen_candidate(like)
-        if choice is not None:
+        if like is not None and choice is not None:
+            parsed = settings_like(parsed, like)
             parsed = dataclasses.replace(parsed, models=(choice.base,), methods=(choice.method,))
         fit_task(parsed, folder=folder, resume=resume is not None, like=choice, watcher=view)
         view.say(f"report: {folder / 'report.html'}")

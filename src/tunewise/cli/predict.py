@@ -32,6 +32,10 @@ def predict(
     loaded = load(bundle, device=device)
     table = load_table(input_, encoding=encoding, delimiter=None, role="input")
     examples = example_rows(table, loaded.manifest.columns)
+    for note in table.notes:
+        typer.echo(note, err=True)
+    if cut := loaded.cut_rows(examples):
+        typer.echo(f"{cut} of {len(examples)} rows are too long for the base; its policy was applied.", err=True)
     rows = predictions_as_rows([e.id for e in examples], loaded.predict(examples))
     for row in rows:
         row["abstained"] = row["abstained"] or (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tunewise.adapters.lora import NotStackable
-from tunewise.errors import ConfigError, RunError
+from tunewise.errors import ConfigError, NotEnoughMemory, RunError
 from tunewise.methods.base import Context
 from tunewise.methods.linear_probe import fit_head
 from tunewise.predictors.base import Predictor
@@ -201,7 +201,7 @@ def choose_population(build: Build, indices: Sequence[int]) -> tuple[list[list[i
         return alone, "one candidate: nothing to stack"
     try:
         together = build(everyone).step_seconds()
-    except NotStackable as error:
+    except (NotStackable, NotEnoughMemory) as error:
         return alone, f"trained one by one: {error}"
     single = build(everyone[:1]).step_seconds() * len(everyone)
     times = f"a step of {len(everyone)} takes {together * 1e3:.0f} ms stacked, {single * 1e3:.0f} ms one by one"
@@ -225,6 +225,8 @@ class TrainedBracket:
         self._all_watched = bench.watched.tokens.rows == bench.race.tokens.rows
         self._open([list(group) for group in groups])
         self.members = sorted(i for group in self.groups for i in group)
+        # of all candidates, also those that leave: the unit of fidelity must not change under way
+        self._horizon = max(loop.horizon for loop in self.loops)
         self._fidelity = 0
 
     def _open(self, groups: list[list[int]]) -> None:
@@ -238,7 +240,7 @@ class TrainedBracket:
 
     @property
     def horizon(self) -> int:
-        return max(loop.horizon for loop in self.loops)
+        return self._horizon
 
     @property
     def fidelity(self) -> int:
@@ -324,13 +326,14 @@ class TrainedBracket:
             "members": list(self.members),
             "groups": self.groups,
             "fidelity": self._fidelity,
+            "horizon": self._horizon,
             "loops": metas,
         }
 
     def restore(self, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         self._open([[int(i) for i in group] for group in meta["groups"]])
         self.members = [int(i) for i in meta["members"]]
-        self._fidelity = int(meta["fidelity"])
+        self._fidelity, self._horizon = int(meta["fidelity"]), int(meta["horizon"])
         for number, (loop, own) in enumerate(zip(self.loops, meta["loops"], strict=True)):
             prefix = f"{number}/"
             loop.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, own)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import psutil
 
 from tunewise.config import from_plain
 from tunewise.evaluation.compare import standard_error
@@ -16,7 +17,7 @@ from tunewise.methods.base import Context, Method
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_share
 from tunewise.search.space import OptunaSpace
-from tunewise.search.trial import Arena, race_predictions, run_bracket, stopped_by_clock
+from tunewise.search.trial import Arena, race_predictions, run_bracket
 from tunewise.seeding import derive, generator
 from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
 
@@ -95,8 +96,8 @@ class Climb:
             return
         cost = method.cost(context, config)
         price = self.purse.price(method.name, base, cost.work)
-        refusal = self.refusals.get(f"{method.name} {base}") or cost.fits
-        if stopped_by_clock(self.arena):
+        refusal = self.refusals.get(f"{method.name} {base}")
+        if self.arena.clock_stopped:
             self._stay_out(rung, candidate, Status.OUT_OF_BUDGET, "the clock ended the search before it was tried")
             return
         if refusal is not None:
@@ -140,6 +141,8 @@ class Climb:
         self.purse.pay(method, base, sum(trial.work for trial in trials), len(configs))
         rung.trials.extend(trials)
         rung.brackets += 1
+        if not any(isinstance(trial, Finished) for trial in trials):
+            rung.closed = f"closed: no candidate of its last bracket finished ({_reason(trials[-1])})"
         winner = next((t for t in trials if isinstance(t, Finished) and t.folder is not None), None)
         if winner is not None and rung.best is None:
             rung.best = winner
@@ -155,7 +158,7 @@ class Climb:
         old_EK, new_EK = self._table(old, context), self._table(new, context)
         metric, n = METRICS.get(self.arena.task.metric), len(context.labels)
         rng = generator(context.seed, "better")
-        error = standard_error(metric, old_EK, new_EK, n_labels=n, clusters=None, rng=rng, draws=200)
+        error = standard_error(metric, old_EK, new_EK, n_labels=n, clusters=self.arena.clusters, rng=rng, draws=200)
         if abs(new.score - old.score) <= error:
             ahead = new.loss < old.loss
         else:
@@ -174,7 +177,9 @@ class Climb:
             metric = METRICS.get(self.arena.task.metric)
             rng = generator(context.seed, "shown")
             table = self._table(rung.best, context)
-            score = interval(metric, table, n_labels=len(context.labels), clusters=None, rng=rng, draws=400)
+            score = interval(
+                metric, table, n_labels=len(context.labels), clusters=self.arena.clusters, rng=rng, draws=400
+            )
             watcher.score(method, base, score, seconds, len(rung.trials))
             watcher.rung(method, base, "finished", "")
         else:
@@ -188,7 +193,7 @@ class Climb:
     def _next(self) -> Rung | None:
         """The rung whose bracket is due: the least searched, and of those the one that may still score highest."""
         finished = [rung for rung in self.rungs if rung.best is not None]
-        if not finished or stopped_by_clock(self.arena):
+        if not finished or self.arena.clock_stopped:
             return None
         sign = 1.0 if METRICS.get(self.arena.task.metric).greater_is_better else -1.0
         leader = max(sign * rung.best.score for rung in finished if rung.best)
@@ -214,7 +219,7 @@ class Climb:
         metric = METRICS.get(self.arena.task.metric)
         rng = generator(context.seed, "bound")
         table = self._table(rung.best, context)
-        score = interval(metric, table, n_labels=len(context.labels), clusters=None, rng=rng, draws=400)
+        score = interval(metric, table, n_labels=len(context.labels), clusters=self.arena.clusters, rng=rng, draws=400)
         sign = 1.0 if metric.greater_is_better else -1.0
         gains = [
             sign * (other.best.score - first.score)
@@ -233,7 +238,7 @@ class Climb:
         waiting = sum(r.brackets == rung.brackets for r in rivals)
         room = self.purse.left / max(1, waiting)
         fitting = [n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= PRUDENCE * room]
-        n = min(max(fitting, default=0), self.purse.trials_left)
+        n = min(max(fitting, default=0), self.purse.trials_left, self._held_at_once(rung, config, context))
         if n < 2:
             rung.closed = "the next bracket does not fit what is left of the budget"
             self.arena.watcher.rung(method.name, base, "finished", rung.closed)
@@ -246,6 +251,12 @@ class Climb:
             return
         self._bracket(rung, context, configs, halve=True)
 
+    def _held_at_once(self, rung: Rung, config: Any, context: Context) -> int:
+        """Candidates whose states fit this machine's memory together; as it was when the bracket was first planned."""
+        key = f"{rung.name} {rung.brackets}"
+        free = self.arena.run.ledger.once("free memory", key, lambda: int(psutil.virtual_memory().available))
+        return max(1, int(free // max(1, rung.method.cost(context, config).memory_bytes)))
+
 
 @dataclass(frozen=True)
 class _NoSpace:
@@ -253,6 +264,10 @@ class _NoSpace:
 
     def ask(self, parameters: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
         return []
+
+
+def _reason(trial: Trial) -> str:
+    return trial.reason if isinstance(trial, Unfinished) else "finished"
 
 
 def under_searched(rung: Rung) -> bool:

@@ -1,6 +1,6 @@
 """The last two steps of a run: choose among rung winners on dev, then, and only then, measure them on held_out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from tunewise.evaluation.compare import holm, paired
 from tunewise.evaluation.cost import latency_ms
 from tunewise.evaluation.intervals import interval
 from tunewise.evaluation.metrics import METRICS
+from tunewise.methods import LADDER
 from tunewise.predictors.base import Predictor
 from tunewise.search.climb import Rung
 from tunewise.seeding import generator
@@ -47,10 +48,25 @@ def measure(
     return Measured(rung=rung, predictions=tuple(predictions), statistics=table, score=score)
 
 
-def choose_rung(winners: Sequence[Measured], examples: Sequence[Example], task: Task, labels: Sequence[str]) -> Choice:
-    """The cheapest winner not inferior to the best by more than the task's margin; `winners` are in order of cost."""
+def choose_rung(
+    winners: Sequence[Measured],
+    examples: Sequence[Example],
+    task: Task,
+    labels: Sequence[str],
+    base_size: Mapping[str, int],
+) -> Choice:
+    """The cheapest winner not inferior to the best by more than the task's margin.
+
+    Cheaper is the lower rung of the ladder, and on one rung the smaller base (`base_size`, parameters by name).
+    """
+    order = list(LADDER)
     contenders = [
-        Contender(name=w.rung.name, cost_rank=(i,), statistics_EK=w.statistics) for i, w in enumerate(winners)
+        Contender(
+            name=winner.rung.name,
+            cost_rank=(order.index(winner.rung.method.name), base_size[winner.rung.base]),
+            statistics_EK=winner.statistics,
+        )
+        for winner in winners
     ]
     return choose(
         contenders,

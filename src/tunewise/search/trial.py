@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,10 @@ class Arena:
     watcher: Watcher
     targets: Sequence[str] = ()
     """Of the race part."""
-    events: list[str] = field(default_factory=list)
+    clusters: Sequence[str | None] | None = None
+    """Of the race part, where the task names a cluster."""
+    clock_stopped: bool = False
+    """Whether the clock ended the search, in this sitting or, played back, in an earlier one."""
 
     def judge(self, predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
         """The metric's statistics [examples, K] of predictions on race."""
@@ -100,6 +103,8 @@ def run_bracket(
         EndedEarly: interrupted; a checkpoint was written.
     """
     done = arena.run.ledger.recall("bracket", name)
+    cut_off = arena.run.ledger.recall("clock stop") == name
+    arena.clock_stopped = arena.clock_stopped or cut_off
     if done is not None:
         return [trial_from_plain(item) for item in done]
     candidates = [Candidate(method=method.name, base=context.base.info.name, config=to_plain(c)) for c in configs]
@@ -115,10 +120,13 @@ def run_bracket(
         ]
 
     try:
+        if cut_off:  # an earlier sitting was killed between the stop and its record
+            raise OutOfTime
         trials = race.run(configs, halve=halve)
     except OutOfTime:
         reason = "cut off by the clock before it reached its horizon"
         arena.run.ledger.once("clock stop", "", lambda: name)
+        arena.clock_stopped = True
         trials = all_without_result(Status.OUT_OF_BUDGET, reason)
     except (EndedEarly, RunError, KeyboardInterrupt):
         raise  # nothing is wrong with the candidates: the run cannot go on here and now
@@ -128,13 +136,9 @@ def run_bracket(
         reason = f"{type(error).__name__}: {str(error)[:500] or 'no message'}"
         trials = all_without_result(Status.FAILED, reason)
     arena.run.ledger.record("bracket", name, [to_plain(trial) for trial in trials])
+    arena.run.ledger.update("clock", "", arena.stopper.clock.seconds)
     shutil.rmtree(race.folder / "checkpoints", ignore_errors=True)
     return trials
-
-
-def stopped_by_clock(arena: Arena) -> bool:
-    """Whether the clock ended the search, in this sitting or an earlier one."""
-    return arena.run.ledger.recall("clock stop") is not None
 
 
 @dataclass
@@ -209,16 +213,19 @@ class _Race:
             for member in self.alive:
                 self.spent[member] += work // max(1, len(self.alive))
             self.arena.watcher.progress(method, base, bracket.fidelity / bracket.horizon, f"{bracket.size} in the race")
+            if bracket.fidelity >= bracket.horizon:
+                return  # it is complete: what remains is to measure it
             try:
                 self.arena.stopper.check()
             except EndedEarly:
                 self._checkpoint(bracket, started)
                 raise
-            if bracket.horizon > 1 and time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
+            if time.monotonic() - self.saved_at > CHECKPOINT_SECONDS:
                 self._checkpoint(bracket, started)
 
     def _checkpoint(self, bracket: Bracket, started: float) -> None:
         self.saved_at = time.monotonic()
+        self.arena.run.ledger.update("clock", "", self.arena.stopper.clock.seconds)
         tensors, meta = bracket.state()
         needed = sum(tensor.nbytes for tensor in tensors.values())
         held = folder_bytes(self.arena.run.folder)
@@ -346,7 +353,9 @@ class _Race:
         metric = METRICS.get(self.arena.task.metric)
         n = len(self.context.labels)
         gap = abs(metric.aggregate(top_EK, n) - metric.aggregate(other_EK, n))
-        return gap <= standard_error(metric, top_EK, other_EK, n_labels=n, clusters=None, rng=rng, draws=200)
+        return gap <= standard_error(
+            metric, top_EK, other_EK, n_labels=n, clusters=self.arena.clusters, rng=rng, draws=200
+        )
 
     def _save(self, bracket: Bracket, member: int, predictions: Sequence[Prediction]) -> None:
         with atomic_folder(self.folder / "predictor") as part:

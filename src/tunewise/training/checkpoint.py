@@ -51,7 +51,7 @@ def save_checkpoint(
             shutil.rmtree(target)
         os.replace(writing, target)
         _sync(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(writing, ignore_errors=True)
         raise RunError(f"checkpoint: {target} cannot be written ({error}). Free disk space and resume.") from error
     for old in _all(folder)[KEPT:]:

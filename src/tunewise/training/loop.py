@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tunewise.errors import RunError
+from tunewise.errors import NotEnoughMemory, RunError
 from tunewise.models.encoder import Batch, Tokens, collate
 from tunewise.models.precision import fast_float32
 from tunewise.training.batches import Sizes, by_length, epoch_order, micro_batches, steps_per_epoch
@@ -180,7 +180,7 @@ class Loop:
     def _halve(self, rows: np.ndarray, error: RuntimeError) -> None:
         longest = int(self.train_sizes.longest_E[rows].max())
         if self.budget <= longest:
-            raise RunError(
+            raise NotEnoughMemory(
                 f"training: not enough memory for a single row of {longest} tokens with {len(self.active)} member(s). "
                 "Use a smaller base, a shorter truncation, or fewer members."
             ) from error

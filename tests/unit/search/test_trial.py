@@ -15,7 +15,7 @@ from tunewise.predictors.constant import ConstantPredictor
 from tunewise.runs import Run
 from tunewise.search import trial
 from tunewise.search.budget import Clock
-from tunewise.search.trial import Arena, Stopper, run_bracket, stopped_by_clock
+from tunewise.search.trial import Arena, Stopper, run_bracket
 from tunewise.search.watch import Quiet
 from tunewise.types import Curve, Example, Finished, Prediction, Status
 
@@ -163,7 +163,10 @@ def test_the_clock_cuts_a_bracket_off_and_ends_the_search(arena: Arena, context:
     assert trials[0].status is Status.OUT_OF_BUDGET
     assert trials[0].work > 0
     assert "cut off by the clock" in trials[0].reason
-    assert stopped_by_clock(arena)
+    assert arena.clock_stopped
+    arena.clock_stopped = False
+    assert run_bracket(arena, FakeMethod(), context, [FakeConfig()], name="b", halve=False) == trials
+    assert arena.clock_stopped, "played back, the stop is known again"
 
 
 def test_an_interruption_is_no_result(arena: Arena, context: Context) -> None:
