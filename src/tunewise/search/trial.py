@@ -29,6 +29,8 @@ from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Trial
 
 SLICES = 40
 """Parts of a horizon between which interruptions and the clock are looked at."""
+SLICE_SECONDS = 2.0
+"""Above which the next part is made shorter, so that Ctrl-C and the clock are never far away."""
 CHECKPOINT_SECONDS = 20.0
 
 
@@ -208,7 +210,10 @@ class _Race:
         method, base = self.method.name, self.context.base.info.name
         step = max(1, bracket.horizon // SLICES)
         while bracket.fidelity < target:
+            before = time.monotonic()
             work = bracket.advance(min(target, bracket.fidelity + step))
+            if time.monotonic() - before > SLICE_SECONDS:
+                step = max(1, step // 2)  # how a bracket is sliced does not change its results
             self.work += work
             for member in self.alive:
                 self.spent[member] += work // max(1, len(self.alive))
