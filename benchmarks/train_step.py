@@ -189,6 +189,7 @@ def same_losses(method_name: str) -> dict[str, Any]:
     import transformers
 
     from tunewise.training.batches import epoch_order
+    from tunewise.training.optimizer import linear_schedule
 
     bracket, base = _bracket(method_name, seed=0, dtype="float32", epochs=1)
     loop = bracket.loops[0]
@@ -207,7 +208,10 @@ def same_losses(method_name: str) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.01}, {"params": spared, "weight_decay": 0.0}], lr=RATE[method_name]
     )
-    schedule = transformers.get_linear_schedule_with_warmup(optimizer, round(0.1 * loop.horizon), loop.horizon)
+    # Trainer's warm-up starts at a rate of 0, ours above it: the check is about the step, so both have one schedule
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: linear_schedule(step, horizon=loop.horizon, warmup_share=0.1)
+    )
     peer.eval()  # populations train without the base's dropout
     losses = []
     for batch in order:
@@ -227,8 +231,9 @@ def same_losses(method_name: str) -> dict[str, Any]:
 
 
 def _spared(method: str, name: str) -> bool:
-    """Biases and normalisations are not decayed in full fine-tuning; see `training/optimizer.py`."""
-    return method == "full" and (name.endswith("bias") or "LayerNorm" in name)
+    """Not decayed: the head's bias; in full fine-tuning also other biases, normalisations and embeddings."""
+    parts = ("LayerNorm", "embeddings") if method == "full" else ()
+    return name == "head.bias" or (method == "full" and name.endswith("bias")) or any(part in name for part in parts)
 
 
 def run_side(side: str, method: str, seed: int) -> dict[str, Any]:
