@@ -45,7 +45,7 @@ def test_task_files_are_tasks(page: Path, tmp_path: Path) -> None:
     for i, text in enumerate(blocks(page, "yaml")):
         path = tmp_path / f"{i}.yaml"
         path.write_text(text, encoding="utf-8")
-        Task.from_file(path)
+        assert Task.from_file(path).data.train == str(tmp_path / "tickets.csv")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -16,7 +16,7 @@ from tunewise.methods import get_method
 from tunewise.methods.base import Context, Method
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_share
-from tunewise.search.space import OptunaSpace
+from tunewise.search.space import FixedGrid, OptunaSpace
 from tunewise.search.trial import Arena, race_predictions, run_bracket
 from tunewise.seeding import derive, generator
 from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
@@ -114,7 +114,7 @@ class Climb:
             configs = [config]
             if not method.trained:
                 room = self.purse.trials_left - 1
-                configs += method.propose(context, _NoSpace(), generator(context.seed, "propose"), room)
+                configs += method.propose(context, FixedGrid(), generator(context.seed, "propose"), room)
             self._bracket(rung, context, configs, halve=False)
 
     def _skip(self, method: Method, context: Context) -> str | None:
@@ -237,8 +237,7 @@ class Climb:
         rivals = [r for r in self.rungs if r.best and r.method.trained and r.closed is None]
         waiting = sum(r.brackets == rung.brackets for r in rivals)
         room = self.purse.left / max(1, waiting)
-        fitting = [n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= PRUDENCE * room]
-        n = min(max(fitting, default=0), self.purse.trials_left, self._held_at_once(rung, config, context))
+        n = min(largest_bracket(room, one), self.purse.trials_left, self._held_at_once(rung, config, context))
         if n < 2:
             rung.closed = "the next bracket does not fit what is left of the budget"
             self.arena.watcher.rung(method.name, base, "finished", rung.closed)
@@ -258,12 +257,9 @@ class Climb:
         return max(1, int(free // max(1, rung.method.cost(context, config).memory_bytes)))
 
 
-@dataclass(frozen=True)
-class _NoSpace:
-    """For rungs that propose a fixed grid."""
-
-    def ask(self, parameters: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
-        return []
+def largest_bracket(room: float, one: float) -> int:
+    """Most candidates whose bracket is sized to fit this room, where one takes `one`; 0 where not even two do."""
+    return max((n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= PRUDENCE * room), default=0)
 
 
 def _reason(trial: Trial) -> str:

@@ -10,8 +10,8 @@ from tunewise.methods import get_method
 from tunewise.methods.base import Context
 from tunewise.search.budget import SEARCH_SHARE, Purse
 from tunewise.search.calibrate import Speed
-from tunewise.search.climb import MAX_BRACKET
-from tunewise.search.halving import expected_share
+from tunewise.search.climb import MAX_BRACKET, largest_bracket
+from tunewise.search.space import FixedGrid
 from tunewise.search.watch import PlanRow
 
 
@@ -86,20 +86,11 @@ def _with_bracket(
     method = get_method(row.method)
     context = context_of(row.base, row.method, 0)
     if not method.trained:
-        more = len(method.propose(context, _nothing, np.random.default_rng(0), MAX_BRACKET * 2))
+        more = len(method.propose(context, FixedGrid(), np.random.default_rng(0), MAX_BRACKET * 2))
         return dataclasses.replace(row, candidates=1 + more)
     rivals = sum(other.fits and other.method in trained for other in rows)
     one = purse.price(row.method, row.base, method.cost(context, method.default(context)).work)
-    fitting = [n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= left / max(1, rivals)]
-    return dataclasses.replace(row, candidates=1 + max(fitting, default=0))
-
-
-class _Nothing:
-    def ask(self, parameters: object, n: int) -> list[dict[str, object]]:
-        return []
-
-
-_nothing = _Nothing()
+    return dataclasses.replace(row, candidates=1 + largest_bracket(left / max(1, rivals), one))
 
 
 def memory_refusal(needed_bytes: int) -> str | None:

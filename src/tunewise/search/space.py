@@ -49,5 +49,12 @@ class OptunaSpace:
         return found
 
 
+class FixedGrid:
+    """Suggests nothing: for rungs that propose a grid of their own."""
+
+    def ask(self, parameters: Parameters, n: int) -> list[dict[str, Any]]:
+        return []
+
+
 def _inside(distribution: Any, value: Any) -> bool:
     return bool(distribution._contains(distribution.to_internal_repr(value)))
