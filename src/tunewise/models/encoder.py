@@ -13,6 +13,7 @@ import torch
 
 from tunewise.config import Truncation
 from tunewise.errors import ModelError
+from tunewise.models.packed import packed
 from tunewise.models.precision import fast_float32
 from tunewise.models.tokens import Batch, Tokens, by_length, collate, pad
 from tunewise.models.truncation import answering, kept_positions, refuse_if_many
@@ -25,6 +26,9 @@ Pooling = Literal["mean", "cls", "last", "max"]
 PADDED_TOKENS_CPU = 1024
 """MiniLM is fastest at 512 to 2048: larger batches leave the cache."""
 PADDED_TOKENS_DEVICE = 65536
+PACKED_FROM = 16
+"""Batches from which on laying the weights out anew pays (it costs about as much as one batch)."""
+TRIED_SEQUENCES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +130,7 @@ class Encoder:
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Last hidden states [S, T, H] in the model's dtype; differentiable."""
-        inputs = {"input_ids": batch.input_ids_ST, "attention_mask": batch.attention_mask_ST}
-        if batch.token_type_ids_ST is not None:
-            inputs["token_type_ids"] = batch.token_type_ids_ST
-        hidden_STH: torch.Tensor = self.model(**inputs).last_hidden_state
-        return hidden_STH
+        return _run(self.model, batch)
 
     def pool(self, hidden_STH: torch.Tensor, batch: Batch) -> torch.Tensor:
         """One float32 vector per row [R, H]: pooled per sequence, then averaged by length over a row's sequences."""
@@ -187,16 +187,13 @@ class Encoder:
         budget = PADDED_TOKENS_CPU if self.device.type == "cpu" else PADDED_TOKENS_DEVICE
         done = 0
         with torch.inference_mode(), fast_float32():
+            model = self.model
+            if tokens.lengths_S.sum() > PACKED_FROM * budget:
+                few = self._sequences(tokens, np.arange(min(TRIED_SEQUENCES, len(tokens.ids))))
+                model = packed(model, budget, lambda model: _run(model, few))
             for picks in by_length(tokens.lengths_S, budget):
-                batch = pad(
-                    tokens,
-                    picks.tolist(),
-                    np.arange(len(picks)),
-                    rows=len(picks),
-                    pad_id=self.pad_id,
-                    device=self.device,
-                )
-                vector_SH[picks] = self.pool_sequences(self.forward(batch), batch).cpu().numpy()
+                batch = self._sequences(tokens, picks)
+                vector_SH[picks] = self.pool_sequences(_run(model, batch), batch).cpu().numpy()
                 done += len(picks)
                 if progress is not None:
                     progress(done)
@@ -204,6 +201,11 @@ class Encoder:
         if self.info.normalize:
             vector_NH = vector_NH / np.maximum(np.linalg.norm(vector_NH, axis=1, keepdims=True), 1e-12)
         return vector_NH
+
+    def _sequences(self, tokens: Tokens, picks: np.ndarray) -> Batch:
+        """A batch of these sequences, each as a row of its own."""
+        place = np.arange(len(picks))
+        return pad(tokens, picks.tolist(), place, rows=len(picks), pad_id=self.pad_id, device=self.device)
 
     def _tokenized(self, rows: Sequence[tuple[str, ...]]) -> list[Any]:
         """Encodings of the tokenizers library, untruncated and unpadded."""
@@ -217,6 +219,14 @@ class Encoder:
         self._backend.no_padding()
         encodings: list[Any] = self._backend.encode_batch(inputs)
         return encodings
+
+
+def _run(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    inputs = {"input_ids": batch.input_ids_ST, "attention_mask": batch.attention_mask_ST}
+    if batch.token_type_ids_ST is not None:
+        inputs["token_type_ids"] = batch.token_type_ids_ST
+    hidden_STH: torch.Tensor = model(**inputs).last_hidden_state
+    return hidden_STH
 
 
 def _valid(text: str) -> str:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass
 from tunewise.adapters.peft_format import PeftLora, load_peft, save_peft
-from tunewise.adapters.tree import shared_tree
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
 from tunewise.models.encoder import Encoder, answering
+from tunewise.models.tree import shared_tree
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
 from tunewise.predictors.head import from_shares

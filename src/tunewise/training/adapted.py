@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass
-from tunewise.adapters.tree import shared_tree
 from tunewise.models.encoder import Batch, Encoder
+from tunewise.models.tree import shared_tree
 from tunewise.training.flat import Flat
 from tunewise.training.population import (
     HEAD_BIAS,

@@ -5,9 +5,9 @@ from typing import Literal
 
 import torch
 
-from tunewise.adapters.tree import shared_tree
 from tunewise.models.encoder import Encoder
 from tunewise.models.precision import bf16_is_fast
+from tunewise.models.tree import shared_tree
 
 
 def working_dtype(asked: Literal["auto", "float32", "bfloat16"], base: Encoder) -> torch.dtype:

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tunewise.adapters.tree import shared_tree
 from tunewise.models.encoder import Batch, Encoder
+from tunewise.models.tree import shared_tree
 from tunewise.seeding import derive
 from tunewise.training.flat import Flat
 from tunewise.training.population import (

@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass, target_layers
 from tunewise.adapters.peft_format import PeftLora, load_peft, save_peft
-from tunewise.adapters.tree import shared_tree
 from tunewise.errors import ModelError
 from tunewise.models.load import load_base
 from tunewise.models.tiny import tiny_encoder
+from tunewise.models.tree import shared_tree
 
 # PEFT asks transformers for a property under its old name; missing or unexpected weights still are errors
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")

@@ -6,11 +6,11 @@ import torch
 
 from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, NotStackable, Pass, target_layers
 from tunewise.adapters.masks import dropout_mask, token_hash
-from tunewise.adapters.tree import shared_tree
 from tunewise.errors import ModelError
 from tunewise.models.encoder import collate
 from tunewise.models.load import load_base
 from tunewise.models.tiny import tiny_encoder
+from tunewise.models.tree import shared_tree
 
 TEXTS = [("the card was stolen",), ("how do I reset the password of my account",), ("never dull",)]
 

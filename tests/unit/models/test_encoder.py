@@ -117,8 +117,8 @@ def test_each_pooling_reads_what_its_name_says(tiny: Encoder, pooling, expected)
 
 def test_equal_rows_are_computed_once(tiny: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    forward = tiny.forward
-    monkeypatch.setattr(tiny, "forward", lambda batch: (seen.append(len(batch.row_S)), forward(batch))[1])
+    pool = tiny.pool_sequences
+    monkeypatch.setattr(tiny, "pool_sequences", lambda h, batch: (seen.append(len(batch.row_S)), pool(h, batch))[1])
     vectors = tiny.features([("pay",), ("card",), ("pay",), ("pay",)], "refuse")
     assert sum(seen) == 2
     assert (vectors[0] == vectors[2]).all()

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tunewise.adapters.lora import LoraForm, LoraMember, target_layers
-from tunewise.adapters.tree import shared_tree
 from tunewise.models.encoder import Encoder
+from tunewise.models.tree import shared_tree
 from tunewise.training.adapted import LoraPopulation
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.population import HeadStart

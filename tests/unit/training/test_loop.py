@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tunewise.adapters.tree import shared_tree
+from tunewise.models.tree import shared_tree
 from tunewise.training.loop import Plan, Settings
 from tunewise.training.rows import Rows
 from tunewise.training.stopping import Course
