@@ -1,65 +1,41 @@
 """Low-rank updates of frozen linear layers, stacked: P members share one base and one pass.
 
-Axes: P members, S sequences of one member, T positions, M tokens of one member, N all rows of a call (P times M),
-I inputs, O outputs, R rank.
+Axes: P members (A of them active), M tokens of one member, N all rows of a call (A times M), I inputs, O outputs,
+R rank.
 """
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tunewise.adapters.masks import dropout_mask, token_hash
+from tunewise.adapters.stack import Member, Stack, linear_of, replace_module
 from tunewise.errors import ModelError
 from tunewise.seeding import derive
 
 Targets = Literal["all", "attention", "feedforward"]
+Start = Literal["random", "pissa"]
+PREFIX = "base_model.model."
+
+_MUST_BE_EMPTY = {
+    "modules_to_save": "fully trained modules",
+    "rank_pattern": "ranks that differ between layers",
+    "alpha_pattern": "alphas that differ between layers",
+    "fan_in_fan_out": "transposed layers",
+    "trainable_token_indices": "trained tokens",
+    "target_parameters": "adapted parameters outside linear layers",
+    "layer_replication": "replicated layers",
+    "lora_bias": "biases in the update",
+    "alora_invocation_tokens": "activation by tokens",
+}
 
 
-class NotStackable(Exception):
-    """This base calls a layer with rows that belong to no single member; train its members one by one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraForm:
-    """What shapes a member: members of one stack share it."""
-
-    rank: int
-    targets: tuple[str, ...]
-    """Paths of the linear layers that are adapted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraMember:
-    """What may differ between the members of a stack."""
-
-    scale: float
-    """alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023)."""
-    seed: int = 0
-    dropout: float = 0.0
-
-
-@dataclass
-class Pass:
-    """What a forward pass is about: which members, which sequences, which step."""
-
-    active: tuple[int, ...]
-    sequences: int
-    """S, of one member."""
-    positions: int
-    step: int | None = None
-    """The optimiser step, which dropout masks come from; None where nothing is dropped."""
-    sequence_S: Tensor | None = None
-    """Numbers of the sequences in the whole data set, for dropout masks."""
-    hashes: dict[int, Tensor] = field(default_factory=dict)
-
-
-def target_layers(model: nn.Module, targets: Targets | Sequence[str] = "all") -> tuple[str, ...]:
+def target_layers(model: nn.Module, targets: Targets | Sequence[str] = "all", kind: str = "lora") -> tuple[str, ...]:
     """Paths of the linear layers inside the transformer's blocks (never pooler, embeddings or head).
 
     `targets` is "all", "attention", "feedforward", or endings of paths such as ("query", "value").
@@ -80,7 +56,7 @@ def target_layers(model: nn.Module, targets: Targets | Sequence[str] = "all") ->
     if not found:
         endings = sorted({name.rsplit(".", 1)[-1] for name in blocks})
         raise ModelError(
-            f"lora: no linear layer of this base matches targets {targets!r}. "
+            f"{kind}: no linear layer of this base matches targets {targets!r}. "
             f"Its layers end in: {', '.join(endings) or 'none'}."
         )
     return tuple(found)
@@ -145,162 +121,229 @@ def _add_bmm(into: Tensor, left: Tensor, right: Tensor) -> None:
 class StackedLoraLinear(nn.Module):
     """A frozen linear layer with the low-rank updates of P members, for rows sorted by member."""
 
-    def __init__(self, frozen: nn.Linear, path: str, stack: "LoraStack") -> None:
+    def __init__(self, frozen: nn.Linear, weight: Tensor, path: str, stack: "LoraStack") -> None:
+        """`weight`: the layer's own, or what PiSSA leaves of it."""
         super().__init__()
         self.frozen, self.path = frozen, path
+        self.kept = weight
         self.stack = stack
         self.in_features, self.out_features = frozen.in_features, frozen.out_features
 
     @property
     def weight(self) -> Tensor:
-        return self.frozen.weight
+        return self.kept
 
     @property
     def bias(self) -> Tensor | None:
         return self.frozen.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output for rows [P * S, ..., I]."""
-        now = self.stack.now
-        whole = now.sequences * len(now.active)
-        if len(now.active) > 1 and x.shape[0] not in (whole, whole * now.positions):
-            raise NotStackable(
-                f"lora: layer '{self.path}' is called with {x.shape[0]} rows where {len(now.active)} members with "
-                f"{now.sequences} sequences each were expected; this base trains one member at a time."
-            )
-        x_NI = x.reshape(-1, self.in_features)
-        a, b, scale = self.stack.active_tensors(self.path)
-        mask = self.stack.mask(self.path, x_NI)
-        y_NO: Tensor = _update(x_NI, self.frozen.weight, self.frozen.bias, a, b, scale, mask)
-        return y_NO.view(*x.shape[:-1], self.out_features)
+        """The layer's output for rows [A * S, ..., I]."""
+        stack = self.stack
+        x_NI = stack.by_member(x, self.path).flatten(0, 1)
+        a, b, scale = stack.active(f"{self.path}.A"), stack.active(f"{self.path}.B"), stack.active_scale
+        mask = stack.mask(self.path, x_NI.shape[0] // a.shape[0], self.in_features, x.dtype)
+        if not stack.dora:
+            y_NO: Tensor = _update(x_NI, self.kept, self.frozen.bias, a, b, scale, mask)
+            return y_NO.view(*x.shape[:-1], self.out_features)
+        y_NO = _update(x_NI, self.kept, None, a, b, scale, mask)
+        length_AO = stack.active(f"{self.path}.m") / _row_norms(self.kept, a, b, scale)
+        y_AMO = y_NO.view(a.shape[0], -1, self.out_features) * length_AO[:, None].to(x.dtype)
+        y_AMO = y_AMO if self.frozen.bias is None else y_AMO + self.frozen.bias
+        return y_AMO.view(*x.shape[:-1], self.out_features)
 
 
-class LoraStack:
+@torch.no_grad()
+def _row_norms(weight_OI: Tensor, a_AIR: Tensor, b_ARO: Tensor, scale_A: Tensor) -> Tensor:
+    """Lengths [A, O] of the rows of W + scale (A B)^T, without making that matrix; constant for the gradient."""
+    wide_OI = weight_OI.to(a_AIR.dtype)
+    update_ARO = b_ARO * scale_A[:, None, None]
+    cross_AO = ((wide_OI @ a_AIR) * update_ARO.transpose(1, 2)).sum(-1)
+    own_AO = (update_ARO * ((a_AIR.transpose(1, 2) @ a_AIR) @ update_ARO)).sum(1)
+    squared_AO = wide_OI.square().sum(1) + 2 * cross_AO + own_AO
+    return squared_AO.clamp_min(1e-12).sqrt()
+
+
+class LoraStack(Stack):
     """P LoRA members on the linear layers of one base (Hu et al. 2021, arXiv 2106.09685)."""
 
-    def __init__(self, model: nn.Module, form: LoraForm, members: Sequence[LoraMember]) -> None:
-        """Nothing is attached yet.
+    kind = "lora"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        members: Sequence[Member],
+        *,
+        rank: int,
+        targets: Sequence[str],
+        dora: bool = False,
+        start: Start = "random",
+        b_rate: float = 1.0,
+    ) -> None:
+        """Nothing is attached yet. `targets` are paths; `b_rate` multiplies the learning rate of B (LoRA+).
 
         Raises:
             ModelError: a target is not a linear layer of this model, or the rank is larger than one of its sides.
         """
-        self.form = form
-        self.layers = {path: layer_of(model, path) for path in form.targets}
+        self.rank, self.dora, self.b_rate = rank, dora, b_rate
+        self.layers = {path: linear_of(model, path, self.kind) for path in targets}
         for path, layer in self.layers.items():
-            if form.rank > min(layer.in_features, layer.out_features):
+            if rank > min(layer.in_features, layer.out_features):
                 raise ModelError(
-                    f"lora: rank {form.rank} is larger than layer '{path}' "
+                    f"lora: rank {rank} is larger than layer '{path}' "
                     f"({layer.in_features} by {layer.out_features}). Lower `rank`."
                 )
-        self.device = next(iter(self.layers.values())).weight.device
-        self.tensors: dict[str, Tensor] = {}
-        self.now = Pass(active=(0,), sequences=0, positions=0)
-        self._members(members)
+        super().__init__(members, next(iter(self.layers.values())).weight.device)
+        self.pissa = start == "pissa"
+        self._parts: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def _members(self, members: Sequence[LoraMember]) -> None:
-        self.members = list(members)
-        self.scale_P = torch.tensor([member.scale for member in members], device=self.device)
-
-    def start(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-        """Fresh tensors `<path>.A` [P, I, R] and `<path>.B` [P, R, O]: A uniform in +-1/sqrt(I) as in PEFT, B zero.
-
-        A member's start comes from its own seed and the path, so it does not depend on the others.
-        """
-        tensors = {}
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """`<path>.A` [I, R], `<path>.B` [R, O] and, for DoRA, `<path>.m` [O]."""
+        shapes: dict[str, tuple[int, ...]] = {}
         for path, layer in self.layers.items():
-            bound = 1.0 / math.sqrt(layer.in_features)
-            a_PIR = torch.empty(len(self.members), layer.in_features, self.form.rank, dtype=dtype)
-            for a_IR, member in zip(a_PIR, self.members, strict=True):
-                rng = torch.Generator().manual_seed(derive(member.seed, "lora", path))
-                draw = torch.empty(a_IR.shape, dtype=torch.float32).uniform_(-bound, bound, generator=rng)
-                a_IR.copy_(draw)
-            tensors[f"{path}.A"] = a_PIR.to(self.device)
-            tensors[f"{path}.B"] = torch.zeros(
-                len(self.members), self.form.rank, layer.out_features, dtype=dtype, device=self.device
-            )
-        return tensors
+            shapes[f"{path}.A"] = (layer.in_features, self.rank)
+            shapes[f"{path}.B"] = (self.rank, layer.out_features)
+            if self.dora:
+                shapes[f"{path}.m"] = (layer.out_features,)
+        return shapes
 
-    def bind(self, tensors: Mapping[str, Tensor]) -> None:
-        """Use these tensors (named and shaped as in `start`).
+    def initial(self, name: str, member: Member) -> Tensor:
+        """A uniform in +-1/sqrt(I) as in PEFT and B zero, or both from the largest singular values; m the lengths."""
+        path, part = name[:-2], name[-1]
+        layer = self.layers[path]
+        if part == "m":
+            return torch.linalg.vector_norm(layer.weight.detach().float(), dim=1)
+        if self.pissa:
+            a_IR, b_RO = self._principal(path)
+            return a_IR if part == "A" else b_RO / member.scale
+        if part == "B":
+            return torch.zeros(self.rank, layer.out_features)
+        bound = 1.0 / math.sqrt(layer.in_features)
+        rng = torch.Generator().manual_seed(derive(member.seed, "lora", path))
+        return torch.empty(layer.in_features, self.rank).uniform_(-bound, bound, generator=rng)
 
-        Raises:
-            ModelError: a tensor is missing, left over, or of another shape.
-        """
-        expected = {}
+    def _principal(self, path: str) -> tuple[Tensor, Tensor]:
+        if path not in self._parts:
+            self._parts[path] = principal_parts(self.layers[path].weight, self.rank)
+        return self._parts[path]
+
+    def decays(self, name: str) -> bool:
+        return not name.endswith(".m")
+
+    def rate(self, name: str) -> float:
+        return self.b_rate if name.endswith(".B") else 1.0
+
+    def attach(self, model: nn.Module) -> nn.Module:
         for path, layer in self.layers.items():
-            expected[f"{path}.A"] = (len(self.members), layer.in_features, self.form.rank)
-            expected[f"{path}.B"] = (len(self.members), self.form.rank, layer.out_features)
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        for name in expected.keys() | found.keys():
-            if expected.get(name) != found.get(name):
-                raise ModelError(
-                    f"lora: tensor '{name}' should have shape {expected.get(name)}, found {found.get(name)}. "
-                    "The adapter was made for another base."
-                )
-        self.tensors = dict(tensors)
-
-    def attach(self, model: nn.Module) -> None:
-        """Put the updates into `model`, whose own weights stay as they are."""
-        for path, layer in self.layers.items():
-            _replace(model, path, StackedLoraLinear(layer, path, self))
+            weight: Tensor = layer.weight
+            if self.pissa:
+                a_IR, b_RO = self._principal(path)
+                weight = (weight.detach().float() - (a_IR @ b_RO).t()).to(weight.dtype)
+            replace_module(model, path, StackedLoraLinear(layer, weight, path, self))
+        return model
 
     def detach(self, model: nn.Module) -> None:
         """Put the frozen layers back: the very modules that were there before."""
         for path, layer in self.layers.items():
-            _replace(model, path, layer)
+            replace_module(model, path, layer)
 
-    def keep(self, indices: Sequence[int]) -> None:
-        """Forget all members but these; `bind` their tensors next."""
-        self._members([self.members[i] for i in indices])
 
-    def active_tensors(self, path: str) -> tuple[Tensor, Tensor, Tensor]:
-        """A, B and scales of the members that take part in the present pass."""
-        a, b, scale = self.tensors[f"{path}.A"], self.tensors[f"{path}.B"], self.scale_P
-        if len(self.now.active) == len(self.members):
-            return a, b, scale
-        chosen = torch.tensor(self.now.active, device=a.device)
-        return a[chosen], b[chosen], scale[chosen]
+def principal_parts(weight_OI: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """A [I, R] and B [R, O] with (A B)^T the best approximation of the weight of this rank (Meng et al. 2024)."""
+    u_OK, s_K, v_KI = torch.linalg.svd(weight_OI.detach().float(), full_matrices=False)
+    root_R = s_K[:rank].sqrt()
+    return v_KI[:rank].t() * root_R, (u_OK[:, :rank] * root_R).t().contiguous()
 
-    def mask(self, path: str, x_NI: Tensor) -> Tensor | None:
-        """Dropout mask [P, M, I] of the present pass, or None where nothing is dropped."""
-        now = self.now
-        chosen = [self.members[i] for i in now.active]
-        if now.step is None or now.sequence_S is None or not any(member.dropout for member in chosen):
-            return None
-        tokens = x_NI.shape[0] // len(chosen)
-        if tokens not in now.hashes:
-            of_batch = tokens == now.sequences * now.positions
-            # rows that are no tokens of the batch, such as relative positions, are numbered by themselves
-            numbers = now.sequence_S if of_batch else torch.arange(tokens, device=x_NI.device)
-            now.hashes[tokens] = token_hash(numbers, now.positions if of_batch else 1)
-        return dropout_mask(
-            now.hashes[tokens],
-            x_NI.shape[1],
-            rate_P=torch.tensor([member.dropout for member in chosen], device=x_NI.device),
-            seeds=[member.seed for member in chosen],
-            step=now.step,
-            site=path,
-            dtype=x_NI.dtype,
+
+@dataclass(frozen=True, kw_only=True)
+class LoraForm:
+    """The part of PEFT's LoRA config that changes what a member answers."""
+
+    peft_type: ClassVar[str] = "LORA"
+
+    rank: int
+    alpha: float
+    rslora: bool = False
+    dropout: float = 0.0
+    dora: bool = False
+
+    @property
+    def scale(self) -> float:
+        """Of the update: alpha / rank, or alpha / sqrt(rank) for rsLoRA (Kalajdzievski 2023)."""
+        return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
+
+    def stack(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> LoraStack:
+        return LoraStack(model, [Member(scale=self.scale)], rank=self.rank, targets=_paths(tensors), dora=self.dora)
+
+    def config(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "init_lora_weights": True,
+            "lora_alpha": self.alpha,
+            "lora_dropout": self.dropout,
+            "modules_to_save": None,
+            "r": self.rank,
+            "target_modules": _paths(tensors),
+            "use_dora": self.dora,
+            "use_rslora": self.rslora,
+        }
+
+    def to_disk(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        named = {}
+        for path in _paths(tensors):
+            named[f"{PREFIX}{path}.lora_A.weight"] = tensors[f"{path}.A"].t()
+            named[f"{PREFIX}{path}.lora_B.weight"] = tensors[f"{path}.B"].t()
+            if self.dora:
+                named[f"{PREFIX}{path}.lora_magnitude_vector"] = tensors[f"{path}.m"]
+        return named
+
+    @classmethod
+    def from_disk(cls, config: Mapping[str, Any], stored: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Self]:
+        form = cls._from_config(config)
+        parts = {"lora_A.weight": ".A", "lora_B.weight": ".B"}
+        if form.dora:
+            parts |= {"lora_magnitude_vector": ".m", "lora_magnitude_vector.weight": ".m"}
+        tensors: dict[str, Tensor] = {}
+        for key, tensor in stored.items():
+            ending = next((part for part in parts if key.endswith(f".{part}")), None)
+            if ending is None or not key.startswith(PREFIX):
+                raise ValueError(
+                    f"holds '{key}', which is no LoRA weight of a linear layer. Only plain LoRA adapters are read."
+                )
+            name = key[len(PREFIX) : -len(ending) - 1] + parts[ending]
+            tensors[name] = tensor if name.endswith(".m") else tensor.t().contiguous()
+        for path in sorted({name[:-2] for name in tensors}):
+            a, b = tensors.get(f"{path}.A"), tensors.get(f"{path}.B")
+            if a is None or b is None or a.shape[-1] != form.rank or b.shape[0] != form.rank:
+                raise ValueError(
+                    f"layer '{path}' should have A and B of rank {form.rank}, "
+                    f"found {_shape(a)} and {_shape(b)}. Save the adapter again."
+                )
+        return tensors, form
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any]) -> Self:
+        for key, meaning in _MUST_BE_EMPTY.items():
+            if config.get(key):
+                raise ValueError(f"uses `{key}` ({meaning}), which is not read here. Train without it.")
+        if config.get("bias", "none") != "none":
+            raise ValueError(f"trains biases (`bias`: {config['bias']!r}), which are not read here.")
+        rank, alpha = config.get("r"), config.get("lora_alpha", 8)
+        if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+            raise ValueError(f"says `r` {rank!r} and `lora_alpha` {alpha!r}; both must be numbers above 0.")
+        return cls(
+            rank=rank,
+            alpha=float(alpha),
+            rslora=bool(config.get("use_rslora", False)),
+            dropout=float(config.get("lora_dropout", 0.0)),
+            dora=bool(config.get("use_dora", False)),
         )
 
 
-def layer_of(model: nn.Module, path: str) -> nn.Linear:
-    """The linear layer at this path.
-
-    Raises:
-        ModelError: there is none.
-    """
-    try:
-        layer = model.get_submodule(path)
-    except AttributeError:
-        layer = None
-    if not isinstance(layer, nn.Linear):
-        raise ModelError(
-            f"lora: '{path}' is not a linear layer of {type(model).__name__}. The adapter was made for another base."
-        )
-    return layer
+def _paths(tensors: Mapping[str, Tensor]) -> list[str]:
+    return sorted({name[:-2] for name in tensors})
 
 
-def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, module)
+def _shape(tensor: Tensor | None) -> object:
+    return None if tensor is None else tuple(tensor.shape)

@@ -1,40 +1,25 @@
 """Train low-rank updates of the frozen base, many candidates at once."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from tunewise.adapters.lora import LoraForm, LoraMember, Targets, layer_of, target_layers
-from tunewise.adapters.peft_format import PeftLora
+from tunewise.adapters.lora import LoraForm, LoraStack, Start, Targets, principal_parts, target_layers
+from tunewise.adapters.stack import Form, Member, linear_of
 from tunewise.errors import ConfigError
-from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
-from tunewise.methods.trained import (
-    Bench,
-    TrainedBracket,
-    TrainedConfig,
-    choose_population,
-    epochs_for,
-    nothing_to_learn,
-    trained_cost,
-)
-from tunewise.predictors.adapted import AdaptedPredictor
-from tunewise.predictors.base import Predictor
-from tunewise.training.adapted import LoraPopulation
-from tunewise.training.loop import Loop
-from tunewise.training.population import WORK_ADAPTER, split_head
-from tunewise.training.precision import cast_base, working_dtype
-from tunewise.types import Cost
+from tunewise.methods.base import Choice, Context, Parameters, Real
+from tunewise.methods.stacked import StackedConfig, StackedMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig(TrainedConfig):
+class LoraConfig(StackedConfig):
     """How a low-rank update is shaped and trained."""
 
     rung: ClassVar[str] = "lora"
+    varies: ClassVar[frozenset[str]] = StackedConfig.varies | {"alpha", "rslora", "dropout"}
 
     learning_rate: float = 1e-3
     """About ten times what `full` likes, nearly whatever the rank (Schulman et al. 2025, "LoRA Without Regret")."""
@@ -42,31 +27,33 @@ class LoraConfig(TrainedConfig):
     alpha: float = 16.0
     """The update is scaled by alpha / rank."""
     rslora: bool = False
-    """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023)."""
+    """Scale by alpha / sqrt(rank) instead (Kalajdzievski 2023): for ranks above 32."""
     dropout: float = 0.0
     """Share of a layer's inputs that the update does not see in a step."""
     targets: Targets = "all"
+    dora: bool = False
+    """Train each row's length apart from its direction (Liu et al. 2024): for low ranks; slower."""
+    start: Start = "random"
+    """"pissa": from the largest singular values, which are taken out of the base (Meng et al. 2024): short runs."""
+    b_rate: float = 1.0
+    """B learns this many times faster than A (LoRA+, Hayou et al. 2024: 16, with a rate about 4 times lower)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rank < 1:
             raise ConfigError(f"lora: `rank` must be 1 or more, got {self.rank}. For no update use 'linear_probe'.")
-        if not 0 < self.alpha < float("inf"):
-            raise ConfigError(f"lora: `alpha` must be a finite number above 0, got {self.alpha}.")
+        for name in ("alpha", "b_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"lora: `{name}` must be a finite number above 0, got {getattr(self, name)}.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"lora: `dropout` must lie between 0 and 1 (1 not included), got {self.dropout}.")
 
     @property
-    def structure(self) -> tuple[Any, ...]:
-        """What the members of one stack have in common."""
-        return self.rank, self.targets, self.epochs, self.batch_size, self.class_weights, self.head_init
+    def form(self) -> LoraForm:
+        return LoraForm(rank=self.rank, alpha=self.alpha, rslora=self.rslora, dropout=self.dropout, dora=self.dora)
 
-    @property
-    def peft(self) -> PeftLora:
-        return PeftLora(rank=self.rank, alpha=self.alpha, rslora=self.rslora, dropout=self.dropout)
-
-    def member(self, seed: int) -> LoraMember:
-        return LoraMember(scale=self.peft.scale, seed=seed, dropout=self.dropout)
+    def member(self, seed: int) -> Member:
+        return Member(scale=self.form.scale, seed=seed, dropout=self.dropout)
 
 
 SEARCHED: Parameters = {
@@ -77,7 +64,7 @@ SEARCHED: Parameters = {
 }
 
 
-class Lora:
+class Lora(StackedMethod):
     r"""Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685) of every linear layer, and a linear head.
 
     $y = W_0 x + b + \tfrac{\alpha}{r} B A x$ with $W_0, b$ frozen, $A \in R^{r \times i}$ random and
@@ -85,81 +72,42 @@ class Lora:
     """
 
     name = "lora"
-    families = frozenset({"encoder", "masked"})
-    kinds = frozenset({"classify"})
     Config = LoraConfig
     parameters = SEARCHED
-    trained = True
 
-    def skip(self, context: Context) -> str | None:
-        return nothing_to_learn("lora", context)
-
-    def default(self, context: Context) -> LoraConfig:
-        plain = LoraConfig()
-        epochs = epochs_for(
-            context, batch_size=plain.batch_size, work_per_token=WORK_ADAPTER, steps=1200, least=4, most=30
-        )
-        return dataclasses.replace(plain, epochs=epochs)
-
-    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[LoraConfig]:
-        default = self.default(context)
-        proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
-        return [config for config in proposed if config != default]
-
-    def cost(self, context: Context, config: LoraConfig) -> Cost:
-        model = context.base.model
-        sides = sum(sum(layer_of(model, path).weight.shape) for path in target_layers(model, config.targets))
-        return trained_cost(
-            context,
-            config,
-            work_per_token=WORK_ADAPTER,
-            adapted_numbers=config.rank * sides,
-            copied_numbers=context.base.info.parameters,
+    def stack(self, context: Context, configs: Sequence[LoraConfig], model: nn.Module) -> LoraStack:
+        first = configs[0]
+        return LoraStack(
+            model,
+            [config.member(context.seed) for config in configs],
+            rank=first.rank,
+            targets=target_layers(model, first.targets),
+            dora=first.dora,
+            start=first.start,
+            b_rate=first.b_rate,
         )
 
-    def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
-        bench = Bench(context)
-        base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
-
-        def build(indices: Sequence[int]) -> Loop:
-            chosen: list[LoraConfig] = [configs[i] for i in indices]
-            first = chosen[0]
-            population = LoraPopulation(
-                base,
-                LoraForm(rank=first.rank, targets=target_layers(base.model, first.targets)),
-                [config.member(context.seed) for config in chosen],
-                bench.head(first),
-                unit_length=bench.unit_length(first),
-            )
-            return bench.loop(population, chosen)
-
-        def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
-            config: LoraConfig = configs[index]
-            updates, weight_LH, bias_L = split_head(tensors)
-            return AdaptedPredictor(
-                base=context.base,
-                labels=context.labels,
-                policy=context.task.truncation,
-                weight_LH=weight_LH.float().cpu().numpy(),
-                bias_L=bias_L.float().cpu().numpy(),
-                tensors={name: tensor.float() for name, tensor in updates.items()},
-                adapter=config.peft,
-                unit_length=bench.unit_length(config),
-            )
-
-        if context.layout:
-            return TrainedBracket(bench=bench, build=build, finish=finish, groups=context.layout)
-        groups: list[list[int]] = []
-        notes: list[str] = []
-        for alike in _by_structure(configs):
-            chosen, why = choose_population(build, alike)
-            groups += chosen
-            notes.append(f"lora: {why}")
-        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes)
+    def finished(
+        self, context: Context, config: LoraConfig, tensors: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Form]:
+        if config.start == "random":
+            return tensors, config.form
+        return since_start(tensors, config.form, context.base.model)
 
 
-def _by_structure(configs: Sequence[LoraConfig]) -> list[list[int]]:
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for i, config in enumerate(configs):
-        groups.setdefault(config.structure, []).append(i)
-    return list(groups.values())
+def since_start(tensors: Mapping[str, Tensor], form: LoraForm, model: nn.Module) -> tuple[dict[str, Tensor], LoraForm]:
+    """What PiSSA trained as an update of the base as it is: A B - A0 B0, of twice the rank at the same scale."""
+    double = LoraForm(
+        rank=2 * form.rank,
+        alpha=form.alpha * (2**0.5 if form.rslora else 2),
+        rslora=form.rslora,
+        dropout=form.dropout,
+        dora=form.dora,
+    )
+    whole = {name: tensor for name, tensor in tensors.items() if name.endswith(".m")}
+    for path in sorted({name[:-2] for name in tensors}):
+        a, b = tensors[f"{path}.A"], tensors[f"{path}.B"]
+        a_start, b_start = principal_parts(linear_of(model, path, "lora").weight, form.rank)
+        whole[f"{path}.A"] = torch.cat([a, a_start.to(a)], dim=1)
+        whole[f"{path}.B"] = torch.cat([b, -b_start.to(b) / form.scale], dim=0)
+    return whole, double

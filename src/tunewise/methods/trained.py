@@ -1,5 +1,7 @@
 """A bracket of trained candidates: loops of one or several members, grown, scored and shrunk together."""
 
+import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -8,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewise.adapters.lora import NotStackable
+from tunewise.adapters.stack import NotStackable
 from tunewise.errors import ConfigError, NotEnoughMemory, RunError
 from tunewise.methods.base import Context
 from tunewise.methods.linear_probe import fit_head
 from tunewise.predictors.base import Predictor
 from tunewise.training.estimate import estimate
 from tunewise.training.loop import Loop, Plan, Settings
+from tunewise.training.optimizer import OptimizerName, ScheduleName
 from tunewise.training.population import HeadStart, Population
 from tunewise.training.precision import working_dtype
 from tunewise.training.rows import Rows, balanced_weights, watched
@@ -45,6 +48,10 @@ class TrainedConfig:
     label_smoothing: float = 0.0
     epochs: float = 3.0
     batch_size: int = 32
+    optimizer: OptimizerName = "adamw"
+    schedule: ScheduleName = "linear"
+    consistency: float = 0.0
+    """Weight of the divergence between two passes with different dropout (R-Drop); doubles the work."""
     class_weights: Literal["none", "balanced"] = "none"
     """"balanced": every label weighs the same in the loss."""
     head_init: Literal["zeros", "probe"] = "probe"
@@ -61,6 +68,8 @@ class TrainedConfig:
                 raise ConfigError(
                     f"{self.rung}: `{name}` must lie between 0 and 1 (1 not included), got {getattr(self, name)}."
                 )
+        if not 0 <= self.consistency < float("inf"):
+            raise ConfigError(f"{self.rung}: `consistency` must be 0 or more, got {self.consistency}.")
         if self.batch_size < 1:
             raise ConfigError(f"{self.rung}: `batch_size` must be 1 or more, got {self.batch_size}.")
 
@@ -74,7 +83,14 @@ class TrainedConfig:
         )
 
     def plan(self, seed: int) -> Plan:
-        return Plan(epochs=self.epochs, batch_size=self.batch_size, seed=seed)
+        return Plan(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            seed=seed,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            consistency=self.consistency,
+        )
 
 
 def epochs_for(
@@ -102,8 +118,11 @@ def probe_c(labels: int) -> float:
 class Bench:
     """What the loops of a bracket share: tokens, targets and the start of the head, made once."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, reserved: int = 0) -> None:
+        """`reserved`: positions of the base's limit that a soft prompt takes."""
         self.context = context
+        self.base = copy.copy(context.base)
+        self.base.info = dataclasses.replace(self.base.info, max_tokens=self.base.info.max_tokens - reserved)
         fold = context.fold
         self.train = self._rows(fold.train, "train")
         self.race = self._rows(fold.race, "dev")
@@ -111,9 +130,7 @@ class Bench:
         self._probe: HeadStart | None = None
 
     def _rows(self, examples: Sequence[Example], name: str) -> Rows:
-        tokens = self.context.base.encode(
-            [example.texts for example in examples], self.context.task.truncation, name=name
-        )
+        tokens = self.base.encode([example.texts for example in examples], self.context.task.truncation, name=name)
         return Rows(tokens, self.context.target_indices(examples))
 
     def loop(self, population: Population, configs: Sequence[TrainedConfig]) -> Loop:

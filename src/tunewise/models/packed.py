@@ -26,7 +26,8 @@ def packed(model: nn.Module, tokens: int, trial: Callable[[nn.Module], Tensor]) 
         trial: outputs of a model on a small batch, to compare the two by.
     """
     first = next(model.parameters())
-    if not torch.backends.mkldnn.is_available() or first.device.type != "cpu" or first.dtype != torch.float32:
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not has_onednn or first.device.type != "cpu" or first.dtype != torch.float32:
         return model
     twin = shared_tree(model)
     for module in list(twin.modules()):
@@ -61,9 +62,11 @@ class _PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, tokens: int, *, gelu: bool) -> None:
         super().__init__()
         self.bias = linear.bias
-        self.after = ("gelu", [], "none") if gelu else ("none", [], "")
+        self.activation, self.algorithm = ("gelu", "none") if gelu else ("none", "")
         self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), tokens)
 
     def forward(self, input_: Tensor) -> Tensor:
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(input_, self.packed, self.bias, *self.after)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            input_, self.packed, self.bias, self.activation, [], self.algorithm
+        )
         return product

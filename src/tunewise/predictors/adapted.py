@@ -1,6 +1,6 @@
-"""Answer with a base whose weights were changed: a LoRA adapter on it, or every weight of its own; and a head.
+"""Answer with a base whose weights were changed: an adapter on it, or every weight of its own; and a head.
 
-Axes: E examples, H hidden, L labels, I and O sides of a layer, R rank.
+Axes: E examples, H hidden, L labels.
 """
 
 import copy
@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass
-from tunewise.adapters.peft_format import PeftLora, load_peft, save_peft
+from tunewise.adapters.files import load_adapter, save_adapter
+from tunewise.adapters.stack import Form
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
 from tunewise.models.encoder import Encoder, answering
@@ -42,10 +42,10 @@ class AdaptedPredictor:
         weight_LH: np.ndarray,
         bias_L: np.ndarray,
         tensors: Mapping[str, Tensor],
-        adapter: PeftLora | None,
+        adapter: Form | None,
         unit_length: bool = False,
     ) -> None:
-        """`tensors`: `<path>.A` [I, R] and `<path>.B` [R, O] with an `adapter`, else every weight of the base by name.
+        """`tensors`: of one member with an `adapter`, else every weight of the base by name.
 
         `unit_length`: whether the head reads vectors scaled to length 1.
 
@@ -71,15 +71,10 @@ class AdaptedPredictor:
         if self.adapter is None:
             _own_weights(encoder.model, self.tensors)
         else:
-            paths = tuple(sorted({name[:-2] for name in self.tensors}))
-            stack = LoraStack(
-                encoder.model,
-                LoraForm(rank=self.adapter.rank, targets=paths),
-                [LoraMember(scale=self.adapter.scale)],
-            )
+            stack = self.adapter.stack(encoder.model, self.tensors)
             stack.bind({name: tensor[None].to(stack.device) for name, tensor in self.tensors.items()})
-            stack.now = Pass(active=(0,), sequences=0, positions=0)
-            stack.attach(encoder.model)
+            encoder.model = stack.attach(encoder.model)
+            encoder.info = dataclasses.replace(encoder.info, max_tokens=base.info.max_tokens - stack.reserved)
         return encoder
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -107,8 +102,7 @@ class AdaptedPredictor:
             whole = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.tensors.items()}
             save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
         else:
-            named = dataclasses.replace(self.adapter, base_name=info.name, revision=info.revision)
-            save_peft(self.tensors, named, folder / ADAPTER)
+            save_adapter(self.tensors, self.adapter, folder / ADAPTER, base_name=info.name, revision=info.revision)
 
     @classmethod
     def load(cls, folder: Path, bases: Bases) -> Self:
@@ -121,7 +115,7 @@ class AdaptedPredictor:
             if settings["weights"] == "full":
                 tensors = load_file(folder / WEIGHTS)
             else:
-                tensors, adapter = load_peft(folder / ADAPTER)
+                tensors, adapter = load_adapter(folder / ADAPTER)
             return cls(
                 base=base,
                 labels=labels,

@@ -1,20 +1,21 @@
-"""P LoRA members and their heads on one frozen base, in one pass.
+"""Members that are adapters on one frozen base: all of them go through it in one pass.
 
 Axes: as in `population`; N trainable numbers of one member.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass
+from tunewise.adapters.stack import Pass, Stack
 from tunewise.models.encoder import Batch, Encoder
 from tunewise.models.tree import shared_tree
-from tunewise.training.flat import Flat
+from tunewise.training.flat import Flat, Group
 from tunewise.training.population import (
     HEAD_BIAS,
+    HEAD_WEIGHT,
     WORK_ADAPTER,
     HeadStart,
     Key,
@@ -27,30 +28,30 @@ from tunewise.training.population import (
 from tunewise.training.precision import master_dtype
 
 
-class LoraPopulation:
-    """Stacked LoRA members; the base is shared, never changed, and computed with in its own dtype."""
+class StackedPopulation:
+    """Stacked members of one kind of adapter; the base is shared, never changed, and computed with in its own dtype."""
 
     work_per_token = WORK_ADAPTER
 
     def __init__(
-        self,
-        base: Encoder,
-        form: LoraForm,
-        members: Sequence[LoraMember],
-        head: HeadStart,
-        *,
-        unit_length: bool = False,
+        self, base: Encoder, make: Callable[[nn.Module], Stack], head: HeadStart, *, unit_length: bool = False
     ) -> None:
+        """`make` gives the stack for a module tree of the base."""
         self.encoder = copy.copy(base)
-        self.encoder.model = shared_tree(base.model)
+        tree = shared_tree(base.model)
         self.unit_length = unit_length
-        self.stack = LoraStack(self.encoder.model, form, members)
+        self.stack = make(tree)
         wide = master_dtype(base.dtype)
         start = self.stack.start(wide)
-        start.update(head.tensors(len(members), base.info.hidden_size, wide, torch.device(base.device)))
-        self.flat = Flat(start, decays=lambda name, tensor: name != HEAD_BIAS)
-        self.stack.attach(self.encoder.model)
+        start.update(head.tensors(len(self.stack.members), base.info.hidden_size, wide, torch.device(base.device)))
+        self.flat = Flat(start, group=self._group)
+        self.encoder.model = self.stack.attach(tree)
         self._bind()
+
+    def _group(self, name: str, tensor: Tensor) -> Group:
+        if name in (HEAD_WEIGHT, HEAD_BIAS):
+            return Group(decays=name == HEAD_WEIGHT)
+        return Group(decays=self.stack.decays(name), rate=self.stack.rate(name))
 
     def _bind(self) -> None:
         self._leaves, self._fresh = self.flat.leaves(), True

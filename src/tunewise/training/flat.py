@@ -12,6 +12,16 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True, order=True)
+class Group:
+    """How the optimiser treats a tensor."""
+
+    decays: bool = True
+    """Whether weight decay applies."""
+    rate: float = 1.0
+    """By how much the learning rate is multiplied."""
+
+
 @dataclass(frozen=True)
 class Slot:
     """Where a tensor lies in a member's row."""
@@ -26,23 +36,26 @@ class Slot:
 
 
 class Flat:
-    """Values and gradients [P, N]; tensors with weight decay come first, up to column `decayed`."""
+    """Values and gradients [P, N]; tensors that the optimiser treats alike stand together, as in `segments`."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], *, decays: Callable[[str, Tensor], bool]) -> None:
-        """Copy `tensors` {name: [P, ...]} into one buffer; `decays(name, tensor)` says where weight decay applies."""
-        with_decay = [name for name, tensor in tensors.items() if decays(name, tensor)]
-        without = [name for name in tensors if name not in set(with_decay)]
-        slots, start = [], 0
-        for name in [*with_decay, *without]:
-            slot = Slot(name, start, tuple(tensors[name].shape[1:]))
-            slots.append(slot)
-            start = slot.stop
+    def __init__(self, tensors: Mapping[str, Tensor], *, group: Callable[[str, Tensor], Group]) -> None:
+        """Copy `tensors` {name: [P, ...]} into one buffer; `group(name, tensor)` says how the optimiser treats each."""
+        groups = {name: group(name, tensor) for name, tensor in tensors.items()}
+        slots, segments, start = [], [], 0
+        for each in sorted(set(groups.values()), reverse=True):
+            first = start
+            for name in (name for name, own in groups.items() if own == each):
+                slot = Slot(name, start, tuple(tensors[name].shape[1:]))
+                slots.append(slot)
+                start = slot.stop
+            segments.append((first, start, each))
         self.slots = tuple(slots)
-        self.decayed = slots[len(with_decay) - 1].stop if with_decay else 0
-        first = next(iter(tensors.values()))
-        self.values_PN = torch.empty(first.shape[0], start, dtype=first.dtype, device=first.device)
+        self.segments = tuple(segments)
+        """Columns (start, stop) of each group."""
+        some = next(iter(tensors.values()))
+        self.values_PN = torch.empty(some.shape[0], start, dtype=some.dtype, device=some.device)
         for slot in slots:
-            self.values_PN[:, slot.start : slot.stop] = tensors[slot.name].detach().reshape(first.shape[0], -1)
+            self.values_PN[:, slot.start : slot.stop] = tensors[slot.name].detach().reshape(some.shape[0], -1)
         self._grads_PN: Tensor | None = None
 
     @property

@@ -19,7 +19,7 @@ from tunewise.errors import NotEnoughMemory, RunError
 from tunewise.models.encoder import Batch, Tokens, collate
 from tunewise.models.precision import fast_float32
 from tunewise.training.batches import Sizes, by_length, epoch_order, micro_batches, steps_per_epoch
-from tunewise.training.optimizer import MemberAdamW, clip, linear_schedule
+from tunewise.training.optimizer import MemberOptimizer, OptimizerName, ScheduleName, clip, schedule
 from tunewise.training.population import WORK_FORWARD, Key, Population
 from tunewise.training.rows import Rows
 from tunewise.training.stopping import Course, Member, dev_losses, evaluation_steps
@@ -54,6 +54,12 @@ class Plan:
     patience: int = 4
     """A member stops after this many evaluations without a better one."""
     clip_norm: float = 1.0
+    optimizer: OptimizerName = "adamw"
+    schedule: ScheduleName = "linear"
+    consistency: float = 0.0
+    """Weight of the divergence between two passes with different dropout, R-Drop (Liang et al. 2021); doubles the work.
+
+    Helps where few rows are read many times; without dropout it does nothing."""
     tokens_per_pass: int | None = None
     """Padded tokens of a micro-batch, over all members; None: what suits the device."""
 
@@ -88,7 +94,7 @@ class Loop:
         weight_L = np.ones(int(population.flat.views(population.flat.values_PN)["head.bias"].shape[1]))
         self.weight_L = torch.as_tensor(weight_L if class_weight_L is None else class_weight_L, dtype=torch.float64)
         self.members = [Member() for _ in settings]
-        self.optimizer = MemberAdamW(population.flat, [each.weight_decay for each in settings])
+        self.optimizer = MemberOptimizer(population.flat, [each.weight_decay for each in settings], plan.optimizer)
         values_PN = population.flat.values_PN
         self.best_PN = values_PN.clone()
         self.best_logits_PEL = torch.zeros(
@@ -146,11 +152,13 @@ class Loop:
                     self.members[i].train_steps.append(self.step)
                     self.members[i].train_losses.append(loss)
         tokens = int(self.train_sizes.tokens_E[rows].sum())
-        return tokens * self.population.work_per_token * len(active)
+        passes = 2 if self.plan.consistency else 1
+        return tokens * self.population.work_per_token * passes * len(active)
 
     def _rate(self, member: int) -> float:
         own = self.settings[member]
-        return own.learning_rate * linear_schedule(self.step, horizon=self.horizon, warmup_share=own.warmup_share)
+        share = schedule(self.plan.schedule, self.step, horizon=self.horizon, warmup_share=own.warmup_share)
+        return own.learning_rate * share
 
     def _healthy(self, active: list[int], loss_A: list[float], norm_P: Tensor) -> list[int]:
         """Members whose loss and gradient are numbers; the others stop before they take the step."""
@@ -195,13 +203,24 @@ class Loop:
         loss_A = torch.zeros(len(active), dtype=torch.float64)
         for run in micro_batches(self.train_sizes, rows, max(1, self.budget // len(active))):
             batch = self._batch(self.train, run)
-            key = Key(self.step, _sequences(self.train.tokens, run))
-            logits_ARL = self.population.logits(batch, active, key)
-            part_A = self._loss(logits_ARL, self.train.target_E[run], active) / total
+            part_A = self._loss_of(batch, run, active) / total
             part_A.sum().backward()  # type: ignore[no-untyped-call]
             self.population.gather()
             loss_A += part_A.detach().double().cpu()
         return [float(loss) for loss in loss_A]
+
+    def _loss_of(self, batch: Batch, run: list[int], active: list[int]) -> Tensor:
+        """Summed, weighted loss [A] of a micro-batch."""
+        sequences, target_R = _sequences(self.train.tokens, run), self.train.target_E[run]
+        logits_ARL = self.population.logits(batch, active, Key(self.step, sequences))
+        loss_A = self._loss(logits_ARL, target_R, active)
+        if not self.plan.consistency:
+            return loss_A
+        # steps beyond the horizon name dropout masks that no other pass has
+        again_ARL = self.population.logits(batch, active, Key(self.horizon + self.step, sequences))
+        loss_A = (loss_A + self._loss(again_ARL, target_R, active)) / 2
+        weight_R = self.weight_L.to(logits_ARL)[torch.as_tensor(target_R, device=logits_ARL.device)]
+        return loss_A + self.plan.consistency / 4 * (_divergence(logits_ARL, again_ARL) @ weight_R)
 
     def _loss(self, logits_ARL: Tensor, target_R: np.ndarray, active: list[int]) -> Tensor:
         """Summed, weighted cross-entropy of each active member [A], in the precision of the logits."""
@@ -340,6 +359,12 @@ def _plain(member: Member) -> dict[str, Any]:
 def _member(plain: Mapping[str, Any]) -> Member:
     best = float("inf") if plain["best_loss"] is None else plain["best_loss"]
     return Member(**{**plain, "course": Course(plain["course"]), "best_loss": best})
+
+
+def _divergence(one_ARL: Tensor, other_ARL: Tensor) -> Tensor:
+    """KL(one, other) + KL(other, one) [A, R] of the label distributions."""
+    one_ARL, other_ARL = F.log_softmax(one_ARL, dim=-1), F.log_softmax(other_ARL, dim=-1)
+    return ((one_ARL.exp() - other_ARL.exp()) * (one_ARL - other_ARL)).sum(-1)
 
 
 def _sequences(tokens: Tokens, run: list[int]) -> np.ndarray:

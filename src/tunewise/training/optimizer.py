@@ -1,87 +1,132 @@
-"""AdamW for every member of a population, each with its own rate and decay, on its row of the flat buffer.
+"""One optimiser of the PyTorch library for every member of a population, each with its own rate and decay.
 
 Axes: P members, N trainable numbers of one member.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from tunewise.training.flat import Flat
+from tunewise.training.flat import Flat, Group
 
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
+OptimizerName = Literal["adamw", "rmsprop", "sgd", "adafactor"]
+"""adamw (Loshchilov and Hutter 2019): what all priors here were found with. adafactor (Shazeer and Stern 2018): keeps a
+row and a column per matrix, for weights that hardly fit. rmsprop (Hinton 2012): no momentum, for noisy small batches.
+sgd, momentum 0.9: wants rates some hundred times higher; for well-scaled problems such as a head alone."""
+ScheduleName = Literal["linear", "cosine", "constant"]
+"""linear: to zero, the usual choice for runs of known length. cosine: stays high for longer. constant: where a run may
+be stopped or prolonged at any time."""
 
 
-def linear_schedule(step: int, *, horizon: int, warmup_share: float) -> float:
-    """Share of the peak rate at optimiser step `step` (from 0): linear up over the warm-up, linear down to 0."""
+def schedule(name: ScheduleName, step: int, *, horizon: int, warmup_share: float) -> float:
+    """Share of the peak rate at optimiser step `step` (from 0): linear up over the warm-up, then as named."""
     warmup = round(warmup_share * horizon)
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    return (horizon - step) / max(1, horizon - warmup)
+    if name == "constant":
+        return 1.0
+    left = (horizon - step) / max(1, horizon - warmup)
+    return left if name == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
 
 
-class MemberAdamW:
-    """`torch.optim.AdamW` (Loshchilov and Hutter 2019) with a parameter group per member; moments [P, N]."""
+class MemberOptimizer:
+    """A parameter group per member and group of tensors, on views of the flat buffer."""
 
-    def __init__(self, flat: Flat, weight_decay: Sequence[float]) -> None:
-        self.flat = flat
+    def __init__(self, flat: Flat, weight_decay: Sequence[float], name: OptimizerName = "adamw") -> None:
+        self.flat, self.name = flat, name
         self.weight_decay = list(weight_decay)
-        self.mean_PN = torch.zeros_like(flat.values_PN)
-        self.square_PN = torch.zeros_like(flat.values_PN)
-        self.steps = [0] * flat.size
-        self._build()
+        self._build([{} for _ in range(flat.size)])
 
-    def _build(self) -> None:
-        """Parameters and moments as views of the buffers; fused, one call updates all members."""
-        groups, parts = [], []
+    def _build(self, state_P: Sequence[Mapping[int, dict[str, Tensor]]]) -> None:
+        """Parameters over the present buffer, each with the state that is given by member and place."""
+        self._parts: list[tuple[int, int, Tensor, Group]] = []
+        groups: list[dict[str, Any]] = []
+        state: dict[Tensor, dict[str, Tensor]] = {}
         for member in range(self.flat.size):
-            for start, stop, decay in self._parts(member):
-                row = self.flat.values_PN[member, start:stop].detach().requires_grad_()
-                groups.append({"params": [row], "lr": 0.0, "weight_decay": decay})
-                parts.append((member, start, stop, row))
-        self._adamw = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPSILON, fused=True)
-        self._rows = parts
-        for member, start, stop, row in parts:
-            self._adamw.state[row] = {
-                "step": torch.tensor(float(self.steps[member]), device=row.device),
-                "exp_avg": self.mean_PN[member, start:stop],
-                "exp_avg_sq": self.square_PN[member, start:stop],
-            }
+            for place, (start, stop, shape, group) in enumerate(self._places()):
+                values = self.flat.values_PN[member, start:stop].view(shape).detach().requires_grad_()
+                decay = self.weight_decay[member] if group.decays else 0.0
+                groups.append({"params": [values], "lr": 0.0, "weight_decay": decay})
+                self._parts.append((member, place, values, group))
+                if place in state_P[member]:
+                    state[values] = state_P[member][place]
+        self._optimizer = _OPTIMIZERS[self.name](groups)
+        self._optimizer.state.update(state)
 
-    def _parts(self, member: int) -> list[tuple[int, int, float]]:
-        parts = [(0, self.flat.decayed, self.weight_decay[member]), (self.flat.decayed, self.flat.numbers, 0.0)]
-        return [(start, stop, decay) for start, stop, decay in parts if stop > start]
+    def _places(self) -> list[tuple[int, int, tuple[int, ...], Group]]:
+        """Columns, shape and group of each parameter of a member: adafactor needs matrices, the others just rows."""
+        segments = self.flat.segments
+        if self.name != "adafactor":
+            return [(start, stop, (stop - start,), group) for start, stop, group in segments]
+        return [
+            (slot.start, slot.stop, slot.shape, next(g for start, stop, g in segments if start <= slot.start < stop))
+            for slot in self.flat.slots
+        ]
 
     def step(self, rates: Mapping[int, float]) -> None:
         """Update the members in `rates`, each at its rate; the others stay as they are."""
-        for group, (member, start, stop, row) in zip(self._adamw.param_groups, self._rows, strict=True):
-            group["lr"] = rates.get(member, 0.0)
-            row.grad = self.flat.grads_PN[member, start:stop] if member in rates else None
-        self._adamw.step()
-        for member in rates:
-            self.steps[member] += 1
+        grads_PN, places = self.flat.grads_PN, self._places()
+        for own, (member, place, values, group) in zip(self._optimizer.param_groups, self._parts, strict=True):
+            start, stop, shape, _ = places[place]
+            own["lr"] = rates.get(member, 0.0) * group.rate
+            values.grad = grads_PN[member, start:stop].view(shape) if member in rates else None
+        self._optimizer.step()
 
     def keep(self, indices: Sequence[int]) -> None:
         """Follow `flat.keep(indices)`, which comes first."""
-        self.mean_PN, self.square_PN = self.mean_PN[list(indices)].clone(), self.square_PN[list(indices)].clone()
+        state_P = self._by_member()
         self.weight_decay = [self.weight_decay[i] for i in indices]
-        self.steps = [self.steps[i] for i in indices]
-        self._build()
+        self._build([state_P[i] for i in indices])
+
+    def _by_member(self) -> list[dict[int, dict[str, Tensor]]]:
+        members = 1 + max(member for member, *_ in self._parts)
+        state_P: list[dict[int, dict[str, Tensor]]] = [{} for _ in range(members)]
+        for member, place, values, _ in self._parts:
+            if values in self._optimizer.state:
+                own = self._optimizer.state[values]
+                state_P[member][place] = {key: tensor.clone() for key, tensor in own.items() if tensor is not None}
+        return state_P
 
     def state(self) -> dict[str, Tensor]:
+        """By "optimizer/<member>/<place>/<what>"."""
         return {
-            "mean_PN": self.mean_PN.clone(),
-            "square_PN": self.square_PN.clone(),
-            "steps_P": torch.tensor(self.steps, dtype=torch.int64),
+            f"optimizer/{member}/{place}/{key}": tensor
+            for member, places in enumerate(self._by_member())
+            for place, own in places.items()
+            for key, tensor in own.items()
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        self.mean_PN.copy_(state["mean_PN"])
-        self.square_PN.copy_(state["square_PN"])
-        self.steps = [int(step) for step in state["steps_P"]]
-        self._build()
+        """Take up what `state` gave; other names are left alone."""
+        state_P: list[dict[int, dict[str, Tensor]]] = [{} for _ in range(self.flat.size)]
+        for name, tensor in state.items():
+            if name.startswith("optimizer/"):
+                _, member, place, key = name.split("/")
+                device = self.flat.values_PN.device if tensor.dim() else tensor.device
+                state_P[int(member)].setdefault(int(place), {})[key] = tensor.to(device).clone()
+        self._build(state_P)
+
+
+def _adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+
+def _rmsprop(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.RMSprop(groups, alpha=0.99, eps=1e-8)
+
+
+def _sgd(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, momentum=0.9)
+
+
+def _adafactor(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.Adafactor(groups)
+
+
+_OPTIMIZERS = {"adamw": _adamw, "rmsprop": _rmsprop, "sgd": _sgd, "adafactor": _adafactor}
 
 
 def clip(grads_PN: Tensor, limit: float) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tunewise.models.encoder import Batch, Encoder
 from tunewise.models.tree import shared_tree
 from tunewise.seeding import derive
-from tunewise.training.flat import Flat
+from tunewise.training.flat import Flat, Group
 from tunewise.training.population import (
     HEAD_BIAS,
     HEAD_WEIGHT,
@@ -73,7 +73,7 @@ class FullPopulation:
         wide = master_dtype(dtype)
         start = {name: parameter[None].to(wide) for name, parameter in self.encoder.model.named_parameters()}
         start.update(head.tensors(1, base.info.hidden_size, wide, torch.device(base.device)))
-        self.flat = Flat(start, decays=self._decays)
+        self.flat = Flat(start, group=lambda name, tensor: Group(decays=self._decays(name, tensor)))
         self._work_1N: Tensor | None = None
         self._leaves: dict[str, Tensor] = {}
         self._fresh = True

@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, Pass, target_layers
-from tunewise.adapters.peft_format import PeftLora, load_peft, save_peft
+from tunewise.adapters.files import load_adapter, save_adapter
+from tunewise.adapters.lora import LoraForm, LoraStack, target_layers
+from tunewise.adapters.stack import Member, Pass
 from tunewise.errors import ModelError
 from tunewise.models.load import load_base
 from tunewise.models.tiny import tiny_encoder
@@ -26,20 +27,19 @@ def encoder(request, tmp_path_factory):
 
 
 def adapter_of(encoder, rank=4):
-    stack = LoraStack(encoder.model, LoraForm(rank=rank, targets=target_layers(encoder.model)), [LoraMember(scale=1.0)])
+    stack = LoraStack(encoder.model, [Member()], rank=rank, targets=target_layers(encoder.model))
     rng = torch.Generator().manual_seed(1)
     return {name: torch.randn(value.shape[1:], generator=rng) * 0.1 for name, value in stack.start().items()}
 
 
 def hidden(encoder, tensors, config):
     tree = shared_tree(encoder.model)
-    paths = tuple(sorted({name[:-2] for name in tensors}))
-    stack = LoraStack(tree, LoraForm(rank=config.rank, targets=paths), [LoraMember(scale=config.scale)])
+    stack = config.stack(tree, tensors)
     stack.bind({name: tensor[None] for name, tensor in tensors.items()})
     stack.now = Pass(active=(0,), sequences=0, positions=0)
-    stack.attach(tree)
+    model = stack.attach(tree)
     with torch.no_grad():
-        return tree(input_ids=IDS).last_hidden_state
+        return model(input_ids=IDS).last_hidden_state
 
 
 def auto_model(encoder):
@@ -52,8 +52,8 @@ def auto_model(encoder):
 def test_peft_loads_what_is_saved_here(encoder, tmp_path, rslora):
     import peft
 
-    tensors, config = adapter_of(encoder), PeftLora(rank=4, alpha=8.0, rslora=rslora, base_name="x")
-    save_peft(tensors, config, tmp_path)
+    tensors, config = adapter_of(encoder), LoraForm(rank=4, alpha=8.0, rslora=rslora)
+    save_adapter(tensors, config, tmp_path)
     theirs = peft.PeftModel.from_pretrained(auto_model(encoder), tmp_path).eval()
     with torch.no_grad():
         expected = theirs(input_ids=IDS).last_hidden_state
@@ -72,7 +72,7 @@ def test_what_peft_saves_loads_here(encoder, tmp_path):
         key = f"base_model.model.{name[:-2]}.lora_{name[-1]}.default.weight"
         parameters[key].data = tensor.t().contiguous()
     theirs.save_pretrained(tmp_path)
-    tensors, loaded = load_peft(tmp_path)
+    tensors, loaded = load_adapter(tmp_path)
     assert tensors.keys() == ours.keys()
     with torch.no_grad():
         expected = theirs(input_ids=IDS).last_hidden_state
@@ -80,9 +80,9 @@ def test_what_peft_saves_loads_here(encoder, tmp_path):
 
 
 def test_saved_and_loaded_is_the_same(tiny, tmp_path):
-    tensors, config = adapter_of(tiny), PeftLora(rank=4, alpha=6.5, dropout=0.1, base_name="b", revision="r")
-    save_peft(tensors, config, tmp_path)
-    again, loaded = load_peft(tmp_path)
+    tensors, config = adapter_of(tiny), LoraForm(rank=4, alpha=6.5, dropout=0.1)
+    save_adapter(tensors, config, tmp_path)
+    again, loaded = load_adapter(tmp_path)
     assert loaded == config
     assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
 
@@ -95,35 +95,34 @@ def changed(folder, **values):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"peft_type": "IA3"}, "is of PEFT type IA3; only LORA is read here"),
+        ({"peft_type": "VERA"}, "is of PEFT type VERA; only .*LORA"),
         ({"modules_to_save": ["classifier"]}, "uses `modules_to_save`"),
-        ({"use_dora": True}, "DoRA"),
         ({"bias": "all"}, "trains biases"),
         ({"r": 0}, "must be numbers above 0"),
         ({"r": 5}, "should have A and B of rank 5"),
-        ({"peft_type": None}, "only LORA is read here"),
+        ({"peft_type": None}, "has no `peft_type`"),
     ],
 )
 def test_other_adapters_are_refused(tiny, tmp_path, values, sentence):
-    save_peft(adapter_of(tiny), PeftLora(rank=4, alpha=8.0), tmp_path)
+    save_adapter(adapter_of(tiny), LoraForm(rank=4, alpha=8.0), tmp_path)
     changed(tmp_path, **values)
     with pytest.raises(ModelError, match=sentence):
-        load_peft(tmp_path)
+        load_adapter(tmp_path)
 
 
 def test_damaged_files_are_named(tiny, tmp_path):
-    save_peft(adapter_of(tiny), PeftLora(rank=4, alpha=8.0), tmp_path)
+    save_adapter(adapter_of(tiny), LoraForm(rank=4, alpha=8.0), tmp_path)
     weights = tmp_path / "adapter_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ModelError, match=r"adapter_model.safetensors cannot be read"):
-        load_peft(tmp_path)
+        load_adapter(tmp_path)
     weights.write_bytes(whole)
     stored = load_file(weights)
     stored["base_model.model.classifier.weight"] = torch.zeros(2, 2)
     save_file(stored, weights)
     with pytest.raises(ModelError, match=r"holds 'base_model.model.classifier.weight', which is no LoRA weight"):
-        load_peft(tmp_path)
+        load_adapter(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"adapter_config.json cannot be read"):
-        load_peft(tmp_path)
+        load_adapter(tmp_path)

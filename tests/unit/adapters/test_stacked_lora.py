@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, NotStackable, Pass, target_layers
+from tunewise.adapters.lora import LoraStack, target_layers
 from tunewise.adapters.masks import dropout_mask, token_hash
+from tunewise.adapters.stack import Member, NotStackable, Pass
 from tunewise.errors import ModelError
 from tunewise.models.encoder import collate
 from tunewise.models.load import load_base
@@ -20,9 +21,8 @@ def batch_of(encoder, texts=TEXTS):
     return collate(tokens, range(len(texts)), pad_id=encoder.pad_id, device=encoder.device)
 
 
-def random_stack(encoder, tree, members, rank=4):
-    form = LoraForm(rank=rank, targets=target_layers(encoder.model))
-    stack = LoraStack(tree, form, members)
+def random_stack(encoder, tree, members, rank=4, **kinds):
+    stack = LoraStack(tree, members, rank=rank, targets=target_layers(encoder.model), **kinds)
     tensors = stack.start()
     rng = torch.Generator().manual_seed(3)
     for name, tensor in tensors.items():
@@ -53,7 +53,7 @@ def test_one_member_equals_peft(tiny):
 
     path = tiny.info.path
     tree = shared_tree(tiny.model)
-    stack = random_stack(tiny, tree, [LoraMember(scale=2.0)])
+    stack = random_stack(tiny, tree, [Member(scale=2.0)])
     stack.now = Pass(active=(0,), sequences=0, positions=0)
     stack.attach(tree)
     config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(stack.layers))
@@ -75,7 +75,7 @@ def test_gradients_equal_those_of_plain_autograd():
     tree = torch.nn.Sequential()
     tree.add_module("block", torch.nn.ModuleList([torch.nn.Linear(5, 7, dtype=torch.float64)]))
     layer = tree.block[0].requires_grad_(False)
-    stack = LoraStack(tree, LoraForm(rank=2, targets=("block.0",)), [LoraMember(scale=0.5), LoraMember(scale=3.0)])
+    stack = LoraStack(tree, [Member(scale=0.5), Member(scale=3.0)], rank=2, targets=("block.0",))
     tensors = {name: torch.randn_like(value).requires_grad_() for name, value in stack.start(torch.float64).items()}
     stack.bind(tensors)
     stack.now = Pass(active=(0, 1), sequences=3, positions=1)
@@ -98,9 +98,9 @@ def _with(stack, tree, x, a, b):
 
 
 def test_start_of_a_member_does_not_depend_on_the_others(tiny):
-    form = LoraForm(rank=4, targets=target_layers(tiny.model))
-    alone = LoraStack(tiny.model, form, [LoraMember(scale=1.0, seed=7)]).start()
-    among = LoraStack(tiny.model, form, [LoraMember(scale=1.0, seed=s) for s in (1, 7, 2)]).start()
+    form = {"rank": 4, "targets": target_layers(tiny.model)}
+    alone = LoraStack(tiny.model, [Member(seed=7)], **form).start()
+    among = LoraStack(tiny.model, [Member(seed=s) for s in (1, 7, 2)], **form).start()
     for name, tensor in alone.items():
         assert torch.equal(tensor[0], among[name][1])
     a = alone["encoder.layer.0.attention.self.query.A"]
@@ -112,7 +112,7 @@ def test_attach_and_detach_leave_the_very_same_modules(tiny):
     before = {name: id(module) for name, module in tiny.model.named_modules()}
     weights = {name: tensor.clone() for name, tensor in tiny.model.state_dict().items()}
     tree = shared_tree(tiny.model)
-    stack = random_stack(tiny, tree, [LoraMember(scale=1.0)])
+    stack = random_stack(tiny, tree, [Member(scale=1.0)])
     layers = {path: tree.get_submodule(path) for path in stack.layers}
     stack.attach(tree)
     stack.detach(tree)
@@ -133,7 +133,7 @@ def test_a_tree_shares_memory_with_its_model(tiny):
 def test_a_base_that_mixes_members_is_not_stacked(tmp_path):
     encoder = load_base(str(tiny_encoder(tmp_path, architecture="deberta-v2")), device="cpu", dtype="float32")
     tree = shared_tree(encoder.model)
-    stack = random_stack(encoder, tree, [LoraMember(scale=1.0)] * 2)
+    stack = random_stack(encoder, tree, [Member(scale=1.0)] * 2)
     stack.attach(tree)
     batch = batch_of(encoder)
     stack.now = Pass(active=(0, 1), sequences=3, positions=batch.input_ids_ST.shape[1])
@@ -145,7 +145,7 @@ def test_a_base_that_mixes_members_is_not_stacked(tmp_path):
 def test_rows_that_belong_to_no_member_are_noticed_even_where_they_divide_evenly():
     tree = torch.nn.Sequential()
     tree.add_module("block", torch.nn.ModuleList([torch.nn.Linear(5, 7)]))
-    stack = LoraStack(tree, LoraForm(rank=2, targets=("block.0",)), [LoraMember(scale=1.0)] * 2)
+    stack = LoraStack(tree, [Member()] * 2, rank=2, targets=("block.0",))
     stack.bind(stack.start())
     stack.attach(tree)
     stack.now = Pass(active=(0, 1), sequences=3, positions=7)
@@ -157,11 +157,11 @@ def test_rows_that_belong_to_no_member_are_noticed_even_where_they_divide_evenly
 
 def test_a_rank_larger_than_a_layer_is_refused(tiny):
     with pytest.raises(ModelError, match=r"rank 33 is larger than layer 'encoder.layer.0.attention.self.query'"):
-        LoraStack(tiny.model, LoraForm(rank=33, targets=target_layers(tiny.model)), [LoraMember(scale=1.0)])
+        LoraStack(tiny.model, [Member()], rank=33, targets=target_layers(tiny.model))
 
 
 def test_tensors_of_another_base_are_refused(tiny):
-    stack = LoraStack(tiny.model, LoraForm(rank=4, targets=target_layers(tiny.model)), [LoraMember(scale=1.0)])
+    stack = LoraStack(tiny.model, [Member()], rank=4, targets=target_layers(tiny.model))
     tensors = stack.start()
     tensors["encoder.layer.0.output.dense.A"] = torch.zeros(1, 5, 4)
     with pytest.raises(ModelError, match=r"'encoder.layer.0.output.dense.A' should have shape \(1, \d+, 4\), found"):
@@ -201,7 +201,7 @@ def test_masks_are_unrelated_where_anything_changes(change):
 
 def test_no_dropout_without_a_step(tiny):
     tree = shared_tree(tiny.model)
-    stack = random_stack(tiny, tree, [LoraMember(scale=1.0, dropout=0.5)])
+    stack = random_stack(tiny, tree, [Member(scale=1.0, dropout=0.5)])
     stack.attach(tree)
     batch = batch_of(tiny)
     sequences, positions = batch.input_ids_ST.shape

@@ -29,8 +29,10 @@ def test_the_packed_model_is_another_with_the_same_answers() -> None:
     with torch.inference_mode():
         twin = packed(model, 4, lambda m: m(x))
         assert twin is not model
-        assert type(twin.output) is not nn.Linear and isinstance(twin.intermediate_act_fn, nn.Identity)
-        assert type(model.output) is nn.Linear and isinstance(model.intermediate_act_fn, nn.GELU)
+        assert type(twin.output) is not nn.Linear
+        assert isinstance(twin.intermediate_act_fn, nn.Identity)
+        assert type(model.output) is nn.Linear
+        assert isinstance(model.intermediate_act_fn, nn.GELU)
         torch.testing.assert_close(twin(x), model(x), atol=1e-5, rtol=1e-5)
 
 

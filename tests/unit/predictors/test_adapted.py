@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tunewise.adapters.lora import LoraForm, LoraMember, LoraStack, target_layers
-from tunewise.adapters.peft_format import PeftLora
+from tunewise.adapters.lora import LoraForm, LoraStack, target_layers
+from tunewise.adapters.stack import Member
 from tunewise.errors import BundleError
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
@@ -25,9 +25,8 @@ def predictor_of(base, kind, seed=0, unit_length=False):
             for name, parameter in base.model.named_parameters()
         }
     else:
-        adapter = PeftLora(rank=2, alpha=8.0)
-        form = LoraForm(rank=2, targets=target_layers(base.model))
-        start = LoraStack(base.model, form, [LoraMember(scale=1.0)]).start()
+        adapter = LoraForm(rank=2, alpha=8.0)
+        start = LoraStack(base.model, [Member()], rank=2, targets=target_layers(base.model)).start()
         tensors = {name: 0.2 * torch.randn(value.shape[1:], generator=rng) for name, value in start.items()}
     return AdaptedPredictor(
         base=base,

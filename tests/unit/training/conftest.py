@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tunewise.adapters.lora import LoraForm, LoraMember, target_layers
+from tunewise.adapters.lora import LoraStack, target_layers
+from tunewise.adapters.stack import Member
 from tunewise.models.encoder import Encoder
 from tunewise.models.tree import shared_tree
-from tunewise.training.adapted import LoraPopulation
+from tunewise.training.adapted import StackedPopulation
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.population import HeadStart
 from tunewise.training.rows import Rows
@@ -81,15 +82,17 @@ SETTINGS = [
     )
     for p in range(8)
 ]
-MEMBERS = [LoraMember(scale=0.5 + p, seed=p // 2, dropout=0.1 * (p % 3)) for p in range(8)]
+MEMBERS = [Member(scale=0.5 + p, seed=p // 2, dropout=0.1 * (p % 3)) for p in range(8)]
 PLAN = Plan(epochs=2, batch_size=5, seed=3, evaluations=4)
 
 
 @pytest.fixture
 def lora_loop(double, train, race):
     def build(members, plan=PLAN, base=double, rows=train, dev=race, **options):
-        form = LoraForm(rank=2, targets=target_layers(base.model))
-        population = LoraPopulation(base, form, [MEMBERS[p] for p in members], HeadStart(labels=LABELS))
+        chosen, targets = [MEMBERS[p] for p in members], target_layers(base.model)
+        population = StackedPopulation(
+            base, lambda tree: LoraStack(tree, chosen, rank=2, targets=targets), HeadStart(labels=LABELS)
+        )
         return Loop(population, rows, dev, plan, [SETTINGS[p] for p in members], **options)
 
     return build

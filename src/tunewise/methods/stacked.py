@@ -1,0 +1,154 @@
+"""What the rungs have in common whose candidates share one frozen base."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from tunewise.adapters.stack import Form, Member, Stack
+from tunewise.methods.base import Bracket, Context, Parameters, Space
+from tunewise.methods.trained import (
+    Bench,
+    TrainedBracket,
+    TrainedConfig,
+    choose_population,
+    epochs_for,
+    nothing_to_learn,
+    trained_cost,
+)
+from tunewise.models.encoder import Encoder
+from tunewise.predictors.adapted import AdaptedPredictor
+from tunewise.predictors.base import Predictor
+from tunewise.training.adapted import StackedPopulation
+from tunewise.training.loop import Loop
+from tunewise.training.population import WORK_ADAPTER, split_head
+from tunewise.training.precision import cast_base, working_dtype
+from tunewise.types import Cost, Family, Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackedConfig(TrainedConfig):
+    """A candidate that shares its base with others."""
+
+    varies: ClassVar[frozenset[str]] = frozenset({"learning_rate", "weight_decay", "warmup_share", "label_smoothing"})
+    """Settings in which the members of one stack may differ; all others are the stack's."""
+
+    @property
+    def structure(self) -> tuple[Any, ...]:
+        """What the members of one stack have in common."""
+        return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in self.varies)
+
+    def member(self, seed: int) -> Member:
+        """What is this candidate's own in a stack."""
+        return Member(seed=seed)
+
+
+class StackedMethod(ABC):
+    """A rung made of a `Stack`: its own file says which, where it starts and what is searched."""
+
+    name: str
+    families: frozenset[Family] = frozenset({"encoder", "masked"})
+    kinds: frozenset[Kind] = frozenset({"classify"})
+    Config: type[StackedConfig]
+    parameters: Parameters
+    trained = True
+    usual_steps = 1200
+    """Optimiser steps of the default, where rows and budget allow."""
+    usual_epochs = (4, 30)
+    """Fewest and most passes of the default over train."""
+
+    @abstractmethod
+    def stack(self, context: Context, configs: Sequence[Any], model: nn.Module) -> Stack:
+        """The candidates, which have one structure, on this module tree of the base."""
+
+    @abstractmethod
+    def finished(
+        self, context: Context, config: Any, tensors: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Form]:
+        """The tensors that answer, and their form, of a candidate's trained tensors."""
+
+    def refuses(self, base: Encoder) -> str | None:
+        """Why it cannot work on this base, or None."""
+        return None
+
+    def skip(self, context: Context) -> str | None:
+        return self.refuses(context.base) or nothing_to_learn(self.name, context)
+
+    def default(self, context: Context) -> Any:
+        plain = self.Config()  # type: ignore[call-arg]
+        least, most = self.usual_epochs
+        epochs = epochs_for(
+            context,
+            batch_size=plain.batch_size,
+            work_per_token=WORK_ADAPTER,
+            steps=self.usual_steps,
+            least=least,
+            most=most,
+        )
+        return dataclasses.replace(plain, epochs=epochs)
+
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
+        default = self.default(context)
+        proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
+        return [config for config in proposed if config != default]
+
+    def cost(self, context: Context, config: Any) -> Cost:
+        shapes = self.stack(context, [config], context.base.model).shapes()
+        return trained_cost(
+            context,
+            config,
+            work_per_token=WORK_ADAPTER,
+            adapted_numbers=sum(prod(shape) for shape in shapes.values()),
+            copied_numbers=context.base.info.parameters,
+        )
+
+    def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
+        reserved = max(self.stack(context, [config], context.base.model).reserved for config in configs)
+        bench = Bench(context, reserved=reserved)
+        base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
+
+        def build(indices: Sequence[int]) -> Loop:
+            chosen = [configs[i] for i in indices]
+            population = StackedPopulation(
+                base,
+                lambda model: self.stack(context, chosen, model),
+                bench.head(chosen[0]),
+                unit_length=bench.unit_length(chosen[0]),
+            )
+            return bench.loop(population, chosen)
+
+        def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
+            own, weight_LH, bias_L = split_head(tensors)
+            answering, form = self.finished(context, configs[index], {name: t.float() for name, t in own.items()})
+            return AdaptedPredictor(
+                base=context.base,
+                labels=context.labels,
+                policy=context.task.truncation,
+                weight_LH=weight_LH.float().cpu().numpy(),
+                bias_L=bias_L.float().cpu().numpy(),
+                tensors=answering,
+                adapter=form,
+                unit_length=bench.unit_length(configs[index]),
+            )
+
+        if context.layout:
+            return TrainedBracket(bench=bench, build=build, finish=finish, groups=context.layout)
+        groups: list[list[int]] = []
+        notes: list[str] = []
+        for alike in _by_structure(configs):
+            chosen, why = choose_population(build, alike)
+            groups += chosen
+            notes.append(f"{self.name}: {why}")
+        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes)
+
+
+def _by_structure(configs: Sequence[StackedConfig]) -> list[list[int]]:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, config in enumerate(configs):
+        groups.setdefault(config.structure, []).append(i)
+    return list(groups.values())
