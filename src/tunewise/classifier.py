@@ -55,6 +55,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = _rows(X)
         if len(rows) != len(y):
             raise DataError(f"Classifier.fit: {len(rows)} texts but {len(y)} labels; give one label per text.")
+        if any(isinstance(value, (list, tuple, set, np.ndarray)) for value in y):
+            raise DataError(
+                "Classifier.fit: y holds several labels for a text; this class gives one. Use tunewise.fit with rows "
+                "whose label is a list."
+            )
         self.classes_ = np.unique(np.asarray(y))
         if len(self.classes_) < 2:
             raise DataError("Classifier.fit: y has a single class; two or more are needed.")

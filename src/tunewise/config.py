@@ -68,12 +68,23 @@ class Task:
     kind: Kind = "classify"
     data: DataConfig
     input: tuple[str, ...] | None = None
-    target: str | None = None
+    target: str | tuple[str, ...] | None = None
+    """A column of labels, or of lists of labels; or several columns of 0 and 1, one for each label."""
+    label_separator: str | None = None
+    """What stands between several labels in one value; "": each value is one label; None: found and printed."""
     metric: str = "macro_f1"
     slices: tuple[str, ...] = ()
     cluster: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     """A description in words for each label, used by zero_shot; labels without one describe themselves."""
+    ordinal: bool | None = None
+    """Whether the labels have an order; None: they do where they are three to eleven whole numbers."""
+    order: tuple[str, ...] | None = None
+    """The labels from the lowest to the highest; None: by their number."""
+    shots: int | None = None
+    """Work with only this many rows per class, dev taken out of them; None: with all rows."""
+    draw: int = 0
+    """Which rows `shots` draws: another number, another draw from the same rows."""
     truncation: Truncation = "refuse"
     models: tuple[str, ...] = ("bundled:minilm",)
     methods: tuple[str, ...] | None = None
@@ -82,6 +93,8 @@ class Task:
     margin: float = 0.01
     """How much worse than the best a cheaper rung may be and still be chosen, in units of the metric."""
     level: float = 0.95
+    warm_start: str | None = None
+    """A folder of earlier runs: what won there in similar tasks is tried first."""
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -101,6 +114,12 @@ class Task:
         for name, low, high in (("margin", 0.0, 1.0), ("level", 0.5, 1.0), ("disk_gb", 0.0, float("inf"))):
             if not low < getattr(self, name) < high and not (name == "margin" and self.margin == 0.0):
                 raise ConfigError(f"task: `{name}` must lie between {low:g} and {high:g}, got {getattr(self, name)}.")
+        if self.shots is not None and self.shots < 2:
+            raise ConfigError(f"task: `shots` must be 2 or more, to fit and to choose on; got {self.shots}.")
+        if self.order is not None and (self.ordinal is False or len(set(self.order)) < len(self.order)):
+            twice = next((label for label in self.order if self.order.count(label) > 1), None)
+            found = "`ordinal` is false" if twice is None else f"{twice!r} stands there twice"
+            raise ConfigError(f"task: `order` names each label once, from the lowest to the highest, but {found}.")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"task: `seed` must lie between 0 and 4294967295, got {self.seed}.")
 
@@ -126,10 +145,17 @@ class Task:
         if folder is not None:
             for part in ("train", "dev", "held_out"):
                 data[part] = _anchor(data.get(part), folder)
+            raw["warm_start"] = _anchor(raw.get("warm_start"), folder)
             if isinstance(raw.get("models"), (list, tuple)):
                 raw["models"] = [_anchor(name, folder, must_exist=True) for name in raw["models"]]
             elif isinstance(raw.get("models"), str):
                 raw["models"] = [_anchor(raw["models"], folder, must_exist=True)]
+        if isinstance(raw.get("order"), (list, tuple)):
+            # in YAML `order: [1, 2, 3]` holds numbers, and labels are texts
+            raw["order"] = [
+                str(label) if isinstance(label, (int, float)) and not isinstance(label, bool) else label
+                for label in raw["order"]
+            ]
         if "name" not in raw and isinstance(data["train"], (str, Path)):
             stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(str(data["train"])).stem).strip("-._") or "task"
             raw["name"] = stem[:64]
@@ -215,6 +241,9 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
+        several = next((arg for arg in args if typing.get_origin(arg) is tuple), None)
+        if several is not None and isinstance(value, (list, tuple)):
+            return _checked(several, value, where)
         return _checked(next(arg for arg in args if arg is not type(None)), value, where)
     if origin is Literal:
         if value not in args:

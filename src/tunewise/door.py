@@ -101,8 +101,13 @@ def load(folder: str | Path, *, device: str = "auto", check: bool = True) -> Bun
 
 
 def predictions_as_rows(ids: Sequence[str], predictions: Sequence[Any]) -> list[dict[str, Any]]:
-    """One JSON-ready row per prediction: id, label, scores, abstained."""
+    """One JSON-ready row per prediction: id, label (where there may be several, `labels`), scores, abstained."""
     return [
-        {"id": id_, "label": p.text, "scores": None if p.scores is None else dict(p.scores), "abstained": p.abstained}
+        {
+            "id": id_,
+            **({"label": p.text} if p.labels is None else {"labels": list(p.labels)}),
+            "scores": None if p.scores is None else dict(p.scores),
+            "abstained": p.abstained,
+        }
         for id_, p in zip(ids, predictions, strict=True)
     ]

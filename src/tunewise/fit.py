@@ -18,17 +18,20 @@ from tunewise.config import Task
 from tunewise.data.audit import Finding, audit
 from tunewise.data.audit.duplicates import leakage
 from tunewise.data.load import Data, load_data
-from tunewise.data.split import race_and_choose
+from tunewise.data.split import k_folds, race_and_choose
 from tunewise.errors import EndedEarly, RunError, TunewiseError
 from tunewise.evaluation.evaluate import evaluate
 from tunewise.evaluation.metrics import METRICS
-from tunewise.methods import LADDER, get_method
-from tunewise.methods.base import Context, Fold
+from tunewise.evaluation.ordinal import check_order
+from tunewise.evaluation.several import check_several, threshold_note
+from tunewise.methods import get_method, in_order
+from tunewise.methods.base import Context, Fold, skip_reason
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder, answering
 from tunewise.models.load import load_base
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.bundle import load_predictor, save_bundle
+from tunewise.predictors.several import Thresholds
 from tunewise.report.build import build_report
 from tunewise.report.card import model_card
 from tunewise.report.evidence import Evidence, write_evidence
@@ -39,12 +42,19 @@ from tunewise.search.calibrate import Speed, forward_speed, rehearse
 from tunewise.search.climb import Climb, Rung, under_searched
 from tunewise.search.finalists import Measured, choose_rung, clusters_of, latency, measure, versus_best
 from tunewise.search.plan import make_plan, memory_refusals
-from tunewise.search.trial import Arena, Stopper
+from tunewise.search.prior import Earlier, earlier_winners
+from tunewise.search.study import Studied, Study
+from tunewise.search.trial import Arena, Stopper, race_predictions
 from tunewise.search.watch import PlanRow, Quiet, Watcher
 from tunewise.seeding import derive, generator
-from tunewise.types import Candidate, Example, Finished, Status, to_plain
+from tunewise.types import Candidate, Example, Finished, Score, Status, to_plain
 
 PROBES = 16
+FEW_ROWS = 400
+"""Dev rows below which candidates are cross-fitted."""
+FOLDS = 3
+PASSES = 100
+"""Forward passes over all rows, per fold, that the search must be able to pay for cross-fitting to be worth it."""
 
 
 @dataclass
@@ -58,7 +68,8 @@ class Session:
     data: Data
     bases: dict[str, Encoder]
     stores: dict[str, FeatureStore]
-    race: tuple[Example, ...]
+    folds: tuple[Fold, ...]
+    """One, with the race half of dev; or several over train and dev, where rows are few."""
     choose: tuple[Example, ...]
     findings: list[Finding]
     tokens: dict[str, dict[str, Any]]
@@ -70,27 +81,29 @@ class Session:
     def context(self, base: str, method: str, bracket: int) -> Context:
         """What a method may see; each bracket has its own seed."""
         speed = self.speeds.get(f"{method} {base}") or self.speeds[f"forward {base}"]
-        metric = METRICS.get(self.task.metric)
-        targets = [str(example.target) for example in self.race]
         return Context(
             task=dataclasses.replace(self.task, truncation=answering(self.task.truncation)),
             labels=self.data.labels,
             base=self.bases[base],
-            folds=(Fold(train=self.data.train, race=self.race),),
+            folds=self.folds,
             features=self.stores[base],
-            score=lambda p: metric.aggregate(metric.statistics(targets, p, self.data.labels), len(self.data.labels)),
             work=self.purse.granted(method, base),
             seed=derive(self.task.seed, base, method, bracket),
             train_tokens=self.tokens[base]["train"],
             race_tokens=self.tokens[base]["race"],
             seconds_per_work=speed.seconds_per_work,
+            several=self.data.several,
         )
+
+    @property
+    def race(self) -> tuple[Example, ...]:
+        """The rows that candidates race on."""
+        return tuple(example for fold in self.folds for example in fold.race)
 
     @property
     def methods(self) -> tuple[str, ...]:
         """The rungs to climb, in the ladder's order."""
-        asked = self.task.methods
-        return tuple(name for name in LADDER if asked is None or name in asked)
+        return in_order(self.task.methods)
 
 
 def fit_task(
@@ -111,7 +124,9 @@ def fit_task(
     """
     clock, watcher = Clock(), watcher or Quiet()
     check_names(task)
+    task = ordered_where_asked(task)
     data = load_data(task)
+    check_several(METRICS.get(task.metric), several=data.several)
     folder = folder or next_folder(task.name)
     with Run.open(folder) if resume else Run.create(folder) as run:
         clock.before = float(run.ledger.recall("clock") or 0.0)
@@ -136,9 +151,15 @@ def fit_task(
 
 def check_names(task: Task) -> None:
     """Raise ConfigError for a metric or method that does not exist, before anything is read."""
-    METRICS.get(task.metric)
+    check_order(METRICS.get(task.metric), ordered=task.ordinal)
     for name in task.methods or ():
         get_method(name)
+
+
+def ordered_where_asked(task: Task) -> Task:
+    """The task with the order of its labels required where its metric measures how far off an answer is."""
+    asked = METRICS.get(task.metric).needs_order and task.order is None
+    return dataclasses.replace(task, ordinal=True) if asked else task
 
 
 def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) -> Session:
@@ -160,25 +181,56 @@ def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) ->
     }
     for name, base in bases.items():
         _same_as_before(run, f"base {name}", {"sha256": base.info.sha256}, f"the weights of {name}")
-    race, choose = race_and_choose(data.dev)
-    if race == choose:
-        watcher.say(
-            f"dev has {len(race)} rows, too few to split again: the same rows race candidates and choose the rung, "
-            "so its scores flatter the winner a little; held_out does not."
-        )
-    tokens = {name: _count_tokens(base, data, race, task) for name, base in bases.items()}
+    fold, choose = _one_fold(data)
+    tokens = {name: _count_tokens(base, data, (fold,), task) for name, base in bases.items()}
     findings = _audit(data, bases, watcher)
     for name, counted in tokens.items():
         if counted["note"]:
             watcher.say(f"{name}: {counted['note']}")
     stores = {
-        name: FeatureStore(base, task.truncation, (*data.train, *race), run.folder / "cache" / f"features-{i}")
+        name: FeatureStore(base, task.truncation, (*data.train, *fold.race), run.folder / "cache" / f"features-{i}")
         for i, (name, base) in enumerate(bases.items())
     }
     purse = Purse(total=None, trials=task.budget.trials, rates={})
-    session = Session(task, run, clock, watcher, data, bases, stores, race, choose, findings, tokens, {}, purse)
+    session = Session(task, run, clock, watcher, data, bases, stores, (fold,), choose, findings, tokens, {}, purse)
     _measure_machine(session)
+    _cross_fit(session)
     return session
+
+
+def _one_fold(data: Data) -> tuple[Fold, tuple[Example, ...]]:
+    """The rows to fit and race on, and the rows to choose on."""
+    race, choose = race_and_choose(data.dev, minimum=FEW_ROWS)
+    return Fold(train=data.train, race=race), choose
+
+
+def _cross_fit(session: Session) -> None:
+    """Where dev was split off and has few rows: fit on folds of train and dev, if the budget can bear it."""
+    data, k = session.data, FOLDS
+    if len(data.dev) >= FEW_ROWS:
+        return
+    first = session.tokens[session.task.models[0]]
+    needed = PASSES * k * (first["train"] + first["race"])
+    affordable = not data.own_dev and session.purse.left >= needed
+    if not session.run.ledger.once("cross-fit", "", lambda: affordable):
+        session.watcher.say(
+            f"dev has {len(data.dev)} rows, too few to split again: the same rows race candidates and choose the "
+            "rung, so its scores flatter the winner a little; held_out does not."
+            + ("" if data.own_dev else " With a larger budget, candidates would be cross-fitted instead.")
+        )
+        return
+    parts = k_folds((*data.train, *data.dev), k, seed=session.task.seed)
+    session.folds = tuple(
+        Fold(train=tuple(e for other in parts if other is not part for e in other), race=part) for part in parts
+    )
+    session.choose = session.race
+    session.tokens = {
+        name: _count_tokens(base, data, session.folds, session.task) for name, base in session.bases.items()
+    }
+    session.watcher.say(
+        f"dev would have {len(data.dev)} rows, too few to choose by: candidates are fitted on {len(parts)} folds of "
+        f"the {len(session.race):,} rows and scored on those they were not fitted on; what is chosen is fitted on all."
+    )
 
 
 def _same_as_before(run: Run, kind: str, value: Any, what: str) -> None:
@@ -189,11 +241,11 @@ def _same_as_before(run: Run, kind: str, value: Any, what: str) -> None:
         )
 
 
-def _count_tokens(base: Encoder, data: Data, race: Sequence[Example], task: Task) -> dict[str, Any]:
+def _count_tokens(base: Encoder, data: Data, folds: Sequence[Fold], task: Task) -> dict[str, Any]:
     # what is too long is judged over all rows that are worked with; their parts are then cut, never refused
     everything = base.encode([e.texts for e in (*data.train, *data.dev)], task.truncation, name="train and dev")
-    train = base.encode([e.texts for e in data.train], answering(task.truncation))
-    dev = base.encode([e.texts for e in race], answering(task.truncation))
+    train = sum(base.encode([e.texts for e in fold.train], answering(task.truncation)).tokens for fold in folds)
+    race = sum(base.encode([e.texts for e in fold.race], answering(task.truncation)).tokens for fold in folds)
     cut = everything.cut_rows
     note = ""
     if cut:
@@ -202,7 +254,8 @@ def _count_tokens(base: Encoder, data: Data, race: Sequence[Example], task: Task
             f"{everything.cut_tokens} tokens were cut (policy {task.truncation})."
         )
     lengths = base.token_counts([e.texts for e in data.train])
-    return {"train": train.tokens, "race": dev.tokens, "note": note, "lengths": lengths, "too_long": cut}
+    k = len(folds)
+    return {"train": train // k, "race": race // k, "note": note, "lengths": lengths, "too_long": cut}
 
 
 def _audit(data: Data, bases: Mapping[str, Encoder], watcher: Watcher) -> list[Finding]:
@@ -230,7 +283,7 @@ def _measure_machine(session: Session) -> None:
     for method in (get_method(name) for name in session.methods):
         for base in session.bases:
             context = session.context(base, method.name, 0)
-            if method.trained and context.base.info.family in method.families and method.skip(context) is None:
+            if method.trained and skip_reason(method, context) is None:
                 forward = session.speeds[f"forward {base}"]
                 speed(f"{method.name} {base}", lambda m=method, c=context, f=forward: rehearse(m, c, f))
     reference = session.speeds[f"forward {task.models[0]}"].seconds_per_work
@@ -264,14 +317,53 @@ def plan_rows(session: Session) -> list[PlanRow]:
 def climb(session: Session, like: Candidate | None) -> list[Rung]:
     """Every rung with its trials."""
     stopper = Stopper(session.clock, hard_stop(session.task.budget))
-    targets = [str(example.target) for example in session.race]
-    arena = Arena(session.run, session.task, stopper, session.watcher, targets, clusters_of(session.race))
+    arena = _arena(session, stopper)
+    for note in _threshold_notes(session):
+        session.watcher.say(note)
     recorded = session.run.ledger.once("refusals", "", lambda: memory_refusals(plan_rows(session)))
     with stopper.listening():
-        rungs = Climb(arena, session.purse, session.context, list(session.bases), session.methods, recorded, like).run()
+        rungs = Climb(
+            arena,
+            session.purse,
+            session.context,
+            list(session.bases),
+            session.methods,
+            recorded,
+            like,
+            _earlier(session),
+        ).run()
     if stopper.interrupted:
         raise EndedEarly("interrupted; what was done is saved")
     return rungs
+
+
+def _threshold_notes(session: Session) -> list[str]:
+    """How it is decided which of several labels a text is given; nothing where it has one."""
+    tuned = METRICS.get(session.task.metric).several
+    if not session.data.several or tuned is None:
+        return []
+    wanted_EL = session.context(session.task.models[0], session.methods[0], 0).wanted(session.race)
+    return [threshold_note(wanted_EL, session.data.labels, tuned)]
+
+
+def _earlier(session: Session) -> list[Earlier]:
+    """Winners of earlier runs, as they were found when this run started."""
+    folder = session.task.warm_start
+    if folder is None:
+        return []
+
+    def read() -> Any:
+        found = earlier_winners(Path(folder), rows=len(session.data.train), labels=len(session.data.labels))
+        return [to_plain(each) for each in found]
+
+    earlier = [Earlier(**plain) for plain in session.run.ledger.once("warm start", "", read)]
+    session.watcher.say(f"warm start: {len(earlier)} configurations of earlier runs in {folder} are tried first.")
+    return earlier
+
+
+def _arena(session: Session, stopper: Stopper) -> Arena:
+    targets = [example.target for example in session.race if example.target is not None]
+    return Arena(session.run, session.task, stopper, session.watcher, targets, clusters_of(session.race))
 
 
 def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
@@ -281,10 +373,12 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
     if not winners:
         reasons = "; ".join(f"{rung.name}: {rung.closed}" for rung in rungs if rung.closed)
         raise EndedEarly(f"nothing could be measured ({reasons})")
+    studied = _study(session, rungs)
     predictors = {rung.name: _load(session, rung) for rung in winners}
-    on_dev = [measure(rung, predictors[rung.name], session.choose, task, labels, on="choose") for rung in winners]
+    on_dev = [_on_dev(session, rung, predictors[rung.name]) for rung in winners]
     sizes = {name: base.info.parameters for name, base in session.bases.items()}
-    choice = choose_rung(on_dev, session.choose, task, labels, sizes)
+    seed_sds = {each.rung: each.seed_sd or 0.0 for each in studied}
+    choice = choose_rung(on_dev, session.choose, task, labels, sizes, seed_sds)
     chosen = winners[choice.index]
     digest = hashlib.sha256(json.dumps([to_plain(w.best.candidate) for w in winners if w.best]).encode()).hexdigest()
     written = run.ledger.once("choice", "", lambda: {"chosen": chosen.name, "winners": digest, "why": choice.why})
@@ -297,23 +391,62 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
     held_out, notes = _open_held_out(session)
     for store in session.stores.values():
         store.add(held_out)
-    on_held_out = [measure(rung, predictors[rung.name], held_out, task, labels, on="held_out") for rung in winners]
+    on_held_out = [
+        measure(
+            rung,
+            predictors[rung.name].predict(held_out),
+            held_out,
+            task,
+            labels,
+            on="held_out",
+            ordered=session.data.ordered,
+        )
+        for rung in winners
+    ]
     differences = versus_best(on_held_out, held_out, task, labels)
     for predictor in predictors.values():
         _uncached(predictor)
     latencies = [latency(predictors[rung.name], held_out) for rung in winners]
 
     verdict = _verdict(session, rungs, winners, on_dev, on_held_out, differences, latencies, choice)
-    verdict["notes"] = [*session.data.notes, *notes]
+    _add_study(verdict, studied, winners)
+    verdict["notes"] = [*session.data.notes, *_threshold_notes(session), *notes]
     verdict["words"] = verdict_words(verdict)
     write_json(run.folder / "verdict.json", verdict)
     place = winners.index(chosen)
-    _write_evidence(session, rungs, chosen, held_out, on_dev, on_held_out, place)
+    thresholds = predictors[chosen.name].thresholds
+    _write_evidence(session, rungs, chosen, held_out, on_dev, on_held_out, place, thresholds)
     _write_bundle(session, predictors[chosen.name], verdict)
     build_report(run.folder)
     session.watcher.budget(session.clock.seconds, None, int(session.purse.spent), session.purse.total)
     session.watcher.verdict(verdict)
     return verdict
+
+
+def _study(session: Session, rungs: list[Rung]) -> list[Studied]:
+    """Refits of the finalists, within the stated share of the work and while the clock allows."""
+    stopper = Stopper(session.clock, hard_stop(session.task.budget))
+    with stopper.listening():
+        studied = Study(_arena(session, stopper), session.purse, session.context).run(rungs)
+    if stopper.interrupted:
+        raise EndedEarly("interrupted; what was done is saved")
+    for each in studied:
+        if each.more_data:
+            session.watcher.say(f"{each.rung}: {each.more_data}.")
+        if each.skipped:
+            session.watcher.say(f"{each.rung}: not refitted ({'; '.join(each.skipped)}).")
+    return studied
+
+
+def _on_dev(session: Session, rung: Rung, predictor: Predictor) -> Measured:
+    """Scores on the rows to choose by: with several folds, of the answers for rows that were not fitted on."""
+    task, labels = session.task, session.data.labels
+    if len(session.folds) == 1:
+        predictions = predictor.predict(session.choose)
+    else:
+        assert rung.best is not None
+        predictions = race_predictions(session.run.folder / str(rung.best.folder), labels)
+    return measure(rung, predictions, session.choose, task, labels, on="choose")
 
 
 def _load(session: Session, rung: Rung) -> Predictor:
@@ -364,13 +497,20 @@ def _verdict(
         row = _row(session, rung)
         if rung in winners:
             i = list(winners).index(rung)
-            row["dev"], row["held_out"] = _plain_score(on_dev[i]), _plain_score(on_held_out[i])
+            row["dev"], row["held_out"] = _plain_score(on_dev[i].score), _plain_score(on_held_out[i].score)
+            if on_held_out[i].also:
+                row["also"] = {score.metric: _plain_score(score) for score in on_held_out[i].also}
             row["latency_ms_per_example"], row["vs_best"] = latencies[i], dict(differences[i])
         rows.append(row)
     chosen = winners[choice.index]
     verdict = {
         **_frame(task),
-        "n": {"train": len(session.data.train), "dev": len(session.data.dev), "held_out": on_held_out[0].score.n},
+        "n": {
+            "train": len(session.choose) if len(session.folds) > 1 else len(session.data.train),
+            "dev": len(session.choose) if len(session.folds) > 1 else len(session.data.dev),
+            "held_out": on_held_out[0].score.n,
+        },
+        "folds": len(session.folds),
         "rungs": rows,
         "resolved": choice.resolved,
         "rows_to_resolve": choice.rows_to_resolve,
@@ -382,8 +522,22 @@ def _verdict(
         "work": purse.total,
         "spent": {"minutes": session.clock.seconds / 60, "work": int(purse.spent), "trials": purse.tried},
     }
+    if session.data.several:
+        verdict["several"] = True
     verdict["signature"] = METRICS.get(task.metric).signature
     return verdict
+
+
+def _add_study(verdict: dict[str, Any], studied: Sequence[Studied], winners: Sequence[Rung]) -> None:
+    """The noise floor by rung, and the points it and the learning curve were made of."""
+    names = {winner.name: (winner.method.name, winner.base) for winner in winners}
+    verdict["study"] = [
+        {**dict(zip(("method", "base"), names[each.rung], strict=True)), **to_plain(each), "seed_sd": each.seed_sd}
+        for each in studied
+    ]
+    for row in verdict["rungs"]:
+        own = next((s for s in verdict["study"] if (s["method"], s["base"]) == (row["method"], row["base"])), None)
+        row["seed_sd"] = own and own["seed_sd"]
 
 
 def _frame(task: Task) -> dict[str, Any]:
@@ -440,8 +594,7 @@ def _row(session: Session, rung: Rung) -> dict[str, Any]:
     }
 
 
-def _plain_score(measured: Measured) -> dict[str, Any]:
-    score = measured.score
+def _plain_score(score: Score) -> dict[str, Any]:
     return {
         "score": score.value,
         "low": score.low,
@@ -460,6 +613,7 @@ def _write_evidence(
     on_dev: Sequence[Measured],
     on_held_out: Sequence[Measured],
     place: int,
+    thresholds: Thresholds,
 ) -> None:
     task, labels = session.task, session.data.labels
     evaluation = evaluate(
@@ -491,6 +645,7 @@ def _write_evidence(
             ],
             evaluation=evaluation,
             chosen_predictions=on_held_out[place].predictions,
+            thresholds=thresholds,
             features=session.stores[chosen.base],
         ),
     )
@@ -498,7 +653,7 @@ def _write_evidence(
 
 def _write_bundle(session: Session, predictor: Predictor, verdict: Mapping[str, Any]) -> None:
     task = session.task
-    probes = session.choose[:PROBES]
+    probes, columns, several = session.choose[:PROBES], session.data.columns, session.data.several
     save_bundle(
         predictor,
         session.run.folder / "bundle",
@@ -508,7 +663,8 @@ def _write_bundle(session: Session, predictor: Predictor, verdict: Mapping[str, 
         policy=task.truncation,
         probes=probes,
         card=model_card(verdict),
-        extra={"chosen": dict(verdict["chosen"]), "metric": task.metric},
+        extra={"chosen": dict(verdict["chosen"]), "metric": task.metric, "ordered": session.data.ordered}
+        | ({"target": columns.targets or columns.target, "label_separator": columns.separator} if several else {}),
     )
 
 
@@ -543,9 +699,12 @@ def settings_like(task: Task, folder: Path) -> Task:
 def plan_task(task: Task, *, watcher: Watcher) -> list[PlanRow]:
     """The plan of a run, without running it; nothing is left on disk."""
     check_names(task)
+    task = ordered_where_asked(task)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder, Run.create(Path(folder) / "plan") as run:
-        return plan_rows(prepare(task, load_data(task), run, clock, watcher))
+        data = load_data(task)
+        check_several(METRICS.get(task.metric), several=data.several)
+        return plan_rows(prepare(task, data, run, clock, watcher))
 
 
 def leave_early(task: Task, run: Run, reason: str) -> None:

@@ -12,6 +12,9 @@ from typing import Any, Literal
 
 Kind = Literal["classify", "generate"]
 Family = Literal["causal", "masked", "encoder", "seq2seq", "hosted"]
+Target = str | tuple[str, ...]
+"""One label, or, where a text may have several or none, all it has, sorted."""
+NONE = "(none)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,7 @@ class Example:
     id: str
     fields: Mapping[str, str]
     """Input columns by name, in the task's order; one text, or two for a pair."""
-    target: str | None = None
+    target: Target | None = None
     slices: Mapping[str, str] = field(default_factory=dict)
     """Values of the columns that scores are broken down by; never a feature, never used to split."""
     cluster: str | None = None
@@ -31,10 +34,18 @@ class Example:
     def texts(self) -> tuple[str, ...]:
         return tuple(self.fields.values())
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels it has: one, several or none."""
+        if self.target is None:
+            return ()
+        return (self.target,) if isinstance(self.target, str) else self.target
+
     @functools.cached_property
     def digest(self) -> str:
         """Hash of input and target (not of id, slices or cluster): the same content is the same example."""
-        parts = [*self.fields.keys(), *self.fields.values(), "\x00" if self.target is None else f"\x01{self.target}"]
+        wanted = f"\x01{self.target}" if isinstance(self.target, str) else "\x02".join(("\x02", *self.labels))
+        parts = [*self.fields.keys(), *self.fields.values(), "\x00" if self.target is None else wanted]
         return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -43,20 +54,32 @@ class Prediction:
     """What a predictor says about one example."""
 
     text: str
-    """The label, or the generated text."""
+    """The label, or the generated text; of several labels, their names joined."""
+    labels: tuple[str, ...] | None = None
+    """Where a text may have several labels: those it is given, in the order of the task; None elsewhere."""
     scores: Mapping[str, float] | None = None
-    """Probability of each label, summing to 1; None where the predictor has none."""
+    """Probability of each label; they sum to 1 unless there may be several. None where the predictor has none."""
     evidence: tuple[str, ...] = ()
     """Training texts or passages the answer rests on, nearest first."""
     abstained: bool = False
 
     @property
     def log_probability(self) -> float | None:
-        """Natural log of the probability given to `text`; None without scores."""
+        """Natural log of the probability given to the answer; None without scores."""
         if self.scores is None:
             return None
+        if self.labels is not None:
+            shares = [share if label in self.labels else 1.0 - share for label, share in self.scores.items()]
+            return sum(math.log(share) if share > 0 else -math.inf for share in shares)
         share = self.scores[self.text]
         return math.log(share) if share > 0 else -math.inf
+
+
+def target_text(target: Target | None) -> str:
+    """A target as it is shown: the label, or the labels joined."""
+    if target is None or isinstance(target, str):
+        return str(target)
+    return " | ".join(target) or NONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +140,8 @@ class Curve:
     train_losses: tuple[float, ...] = ()
     dev_steps: tuple[int, ...] = ()
     dev_losses: tuple[float, ...] = ()
+    best_step: int = -1
+    """Where dev loss at its best temperature was lowest; -1 where dev was never scored."""
 
 
 @dataclass(frozen=True, kw_only=True)

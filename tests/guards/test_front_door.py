@@ -20,6 +20,7 @@ OPTIONS = {
     "audit": {"task", "model", "set_", "json"},
     "predict": {"bundle", "input_", "output", "device", "encoding", "abstain_below"},
     "evaluate": {"bundle", "data", "metric", "device", "set_", "json"},
+    "compare": {"first", "second", "json"},
     "report": {"run", "texts"},
 }  # fmt: skip
 

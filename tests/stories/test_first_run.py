@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from desk import comparable, tunewise
 
+from tunewise.methods import LADDER
+
 ROW_KEYS = {
     "method", "base", "status", "reason", "config", "dev", "held_out", "seconds", "trials", "work", "share_of_budget",
     "under_searched", "peak_memory_bytes", "trainable_parameters", "latency_ms_per_example", "seed_sd", "vs_best",
@@ -21,9 +23,7 @@ def test_a_run_leaves_all_it_promises_and_says_the_same_twice(desk: Path) -> Non
     assert first.returncode == 0, first.stderr
     verdict = json.loads((desk / "a" / "verdict.json").read_text("utf-8"))
     assert verdict.keys() >= KEYS
-    assert [row["method"] for row in verdict["rungs"]] == [
-        "majority", "zero_shot", "retrieval", "linear_probe", "lora", "full",
-    ]  # fmt: skip
+    assert [row["method"] for row in verdict["rungs"]] == list(LADDER)
     assert all(row.keys() >= ROW_KEYS for row in verdict["rungs"])
     assert all(row["status"] == "finished" for row in verdict["rungs"]), verdict["rungs"]
     assert verdict["held_out_openings"] == {"this_run": 1, "all_runs": 1}

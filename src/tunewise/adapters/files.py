@@ -6,18 +6,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from tunewise.adapters.bitfit import BitfitForm
+from tunewise.adapters.bottleneck import BottleneckForm
+from tunewise.adapters.ia3 import IA3Form
 from tunewise.adapters.lora import LoraForm
+from tunewise.adapters.peft_any import PeftForm, form_of
+from tunewise.adapters.prefix import PrefixForm
+from tunewise.adapters.soft_prompt import SoftPromptForm
 from tunewise.adapters.stack import Form
-from tunewise.errors import ModelError
+from tunewise.errors import ConfigError, ModelError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-FORMS: dict[str, type[Form]] = {form.peft_type: form for form in (LoraForm,)}
-"""Every kind of adapter that can be read, by the type its config names."""
+FORMS: dict[str, type[Form]] = {
+    form.peft_type: form for form in (LoraForm, SoftPromptForm, PrefixForm, BitfitForm, IA3Form, BottleneckForm)
+}
+"""Every kind of adapter that is computed here, by the type its config names; others are left to the PEFT library."""
+KEPT_BY = "kept_by"
+"""In the header of the weights: "peft" where the library itself trained it, and so answers with it too."""
 
 
 def save_adapter(
@@ -25,8 +35,9 @@ def save_adapter(
 ) -> None:
     """Write one member's tensors as an adapter of the base `AutoModel`."""
     folder.mkdir(parents=True, exist_ok=True)
-    stored = {name: tensor.detach().float().cpu().contiguous() for name, tensor in form.to_disk(tensors).items()}
-    save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
+    stored = {name: _wide(tensor.detach()).cpu().contiguous() for name, tensor in form.to_disk(tensors).items()}
+    keeper = {KEPT_BY: "peft"} if isinstance(form, PeftForm) else {}
+    save_file(stored, folder / WEIGHTS, metadata={"format": "pt", **keeper})
     plain = {
         "base_model_name_or_path": base_name,
         "inference_mode": True,
@@ -46,20 +57,32 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Form]:
         ModelError: a file is missing or damaged, or it is a kind of adapter, or a use of one, that is not read here.
     """
     config = _read_config(folder)
-    form = FORMS.get(config["peft_type"])
-    if form is None:
-        known = ", ".join(sorted(FORMS))
-        raise ModelError(f"adapter: {folder} is of PEFT type {config['peft_type']}; only {known} are read here.")
     try:
-        stored = load_file(folder / WEIGHTS)
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            stored = {name: _wide(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            keeper = (file.metadata() or {}).get(KEPT_BY)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"adapter: {folder / WEIGHTS} cannot be read ({error}). Save the adapter again.") from error
     if not stored:
         raise ModelError(f"adapter: {folder / WEIGHTS} is empty. Save the adapter again.")
+    form = _form(folder, config["peft_type"], of_library=keeper == "peft")
     try:
-        return form.from_disk(config, {name: tensor.float() for name, tensor in stored.items()})
+        return form.from_disk(config, stored)
     except ValueError as error:
         raise ModelError(f"adapter: {folder} {error}") from error
+
+
+def _form(folder: Path, peft_type: str, *, of_library: bool) -> type[Form]:
+    if peft_type in FORMS and not of_library:
+        return FORMS[peft_type]
+    try:
+        return form_of(peft_type)
+    except ConfigError as error:
+        raise ModelError(f"adapter: {folder} is of PEFT type {peft_type}, which is not read here. {error}") from error
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -212,7 +212,8 @@ class LoraStack(Stack):
         path, part = name[:-2], name[-1]
         layer = self.layers[path]
         if part == "m":
-            return torch.linalg.vector_norm(layer.weight.detach().float(), dim=1)
+            lengths_O: Tensor = torch.linalg.vector_norm(layer.weight.detach().float(), dim=1)
+            return lengths_O
         if self.pissa:
             a_IR, b_RO = self._principal(path)
             return a_IR if part == "A" else b_RO / member.scale

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from tunewise.cli import audit, evaluate, fit, plan, predict, report, runs
+from tunewise.cli import audit, compare, evaluate, fit, plan, predict, repeat, report, runs
 from tunewise.errors import EndedEarly, TunewiseError
 
 CLICK_INTERRUPTED = 130
@@ -17,10 +17,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("fit")(fit.fit)
+app.command("repeat")(repeat.repeat)
 app.command("plan")(plan.plan)
 app.command("audit")(audit.audit)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.add_typer(runs.app, name="runs")
 

@@ -34,6 +34,9 @@ def evaluate(
         return f"{shown}, n = {score['n']}"
 
     typer.echo(f"{found['score']['metric']}: {line(found['score'])}")
+    for score in found["also"]:
+        if score["metric"] != found["score"]["metric"]:
+            typer.echo(f"{score['metric']}: {line(score)}")
     for part in found["slices"]:
         typer.echo(f"  {part['column']} = {part['value']}: {line(part['score'])}")
     for note in found["notes"]:

@@ -18,7 +18,7 @@ def predict(
     encoding: Annotated[str, typer.Option(help="Of the input file.")] = "utf-8",
     abstain_below: Annotated[float, typer.Option(help="Mark answers whose probability is lower as abstained.")] = 0.0,
 ) -> None:
-    """Write one JSON object per row: id, label, scores, abstained.
+    """Write one JSON object per row: id, label (or labels), scores, abstained.
 
     Example: tunewise predict runs/tickets-1/bundle --input new.jsonl --output answers.jsonl
     """
@@ -30,6 +30,11 @@ def predict(
     if output is not None and output.exists() and not output.is_file():
         raise DataError(f"predict: {output} is not a file that can be written.")
     loaded = load(bundle, device=device)
+    if abstain_below > 0 and loaded.predictor.thresholds is not None:
+        raise DataError(
+            "predict: --abstain-below compares the probability of one label, and this bundle may give several. "
+            "Read `scores` in the answers instead."
+        )
     table = load_table(input_, encoding=encoding, delimiter=None, role="input")
     examples = example_rows(table, loaded.manifest.columns)
     for note in table.notes:
@@ -39,7 +44,7 @@ def predict(
     rows = predictions_as_rows([e.id for e in examples], loaded.predict(examples))
     for row in rows:
         row["abstained"] = row["abstained"] or (
-            row["scores"] is not None and row["scores"][row["label"]] < abstain_below
+            "label" in row and row["scores"] is not None and row["scores"][row["label"]] < abstain_below
         )
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if output is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tunewise.config import Task
 from tunewise.data.table import Table
-from tunewise.data.targets import refuse_unbuilt
+from tunewise.data.targets import refuse_unbuilt, separator_in
 from tunewise.errors import DataError, did_you_mean
 
 PAIRS = (
@@ -38,6 +38,13 @@ class Columns:
 
     inputs: tuple[str, ...]
     target: str
+    """Of several columns of 0 and 1, their names joined."""
+    targets: tuple[str, ...] = ()
+    """Columns of 0 and 1, one for each label, where a row's labels stand in such."""
+    separator: str | None = None
+    """What stands between several labels in one value of the target."""
+    lists: bool = False
+    """Whether the target holds lists of labels."""
     slices: tuple[str, ...] = ()
     cluster: str | None = None
     id: str | None = None
@@ -45,6 +52,11 @@ class Columns:
     """A column that says which rows are train, dev and held_out."""
     notes: tuple[str, ...] = ()
     """What was detected, in sentences for printing."""
+
+    @property
+    def several(self) -> bool:
+        """Whether a row may have several labels, or none."""
+        return bool(self.targets or self.separator or self.lists)
 
 
 def find_columns(table: Table, task: Task) -> Columns:
@@ -56,28 +68,61 @@ def find_columns(table: Table, task: Task) -> Columns:
     """
     for role, names in (("input", task.input or ()), ("slices", task.slices)):
         _check_there(table, names, role)
-    _check_there(table, [task.target] if task.target else [], "target")
+    asked = (task.target,) if isinstance(task.target, str) else task.target or ()
+    _check_there(table, asked, "target")
     _check_there(table, [task.cluster] if task.cluster else [], "cluster")
     travelling = {*task.slices, *([task.cluster] if task.cluster else [])}
-    named = {*travelling, *(task.input or ()), *([task.target] if task.target else [])}
+    named = {*travelling, *(task.input or ()), *asked}
     identity = id_column(table, named)
     split = _named_like(table, ("split",), named)
     taken = travelling | {name for name in (identity, split) if name}
-    refuse_unbuilt(table, task.target)
+    targets = task.target if isinstance(task.target, tuple) else ()
+    refuse_unbuilt(table, None if targets else asked[0] if asked else None, task.label_separator)
     inputs = task.input or _detect_inputs(table, named | taken)
-    target = task.target or _detect_target(table, {*inputs, *taken})
-    _check_roles(table, inputs, target)
-    refuse_unbuilt(table, target)
-    for name in (*inputs, target, *taken):
+    target = ", ".join(targets) or (asked[0] if asked else _detect_target(table, {*inputs, *taken}))
+    for name in targets or (target,):
+        _check_roles(table, inputs, name)
+    lists, separator, said = (False, None, None) if targets else _several(table, target, task.label_separator)
+    if not targets:
+        refuse_unbuilt(table, target, task.label_separator)
+    for name in (*inputs, *(targets or (() if lists else (target,))), *taken):
         _check_usable(table, name)
     return Columns(
         inputs=inputs,
         target=target,
+        targets=targets,
+        separator=separator,
+        lists=lists,
         slices=task.slices,
         cluster=task.cluster,
         id=identity,
         split=split,
-        notes=_notes(table, task, inputs, target, identity),
+        notes=(*_notes(table, task, inputs, targets or (target,), identity), *([said] if said else [])),
+    )
+
+
+def _several(table: Table, target: str, given: str | None) -> tuple[bool, str | None, str | None]:
+    """Whether the target holds lists; else what separates several labels in a value, and the sentence about it."""
+    if target in table.lists:
+        if given is not None:
+            raise DataError(
+                f"{table.source}: `label_separator` is for labels joined in one text, but '{target}' holds lists. "
+                "Leave it out."
+            )
+        return True, None, f"'{target}' holds lists: a text may have several labels, or none."
+    if given == "" or target not in table.columns:
+        return False, None, None
+    if given is not None:
+        return False, given, f"the values of '{target}' are split at {given!r}: a text may have several labels."
+    found = separator_in([value.strip() for value in table.columns[target] if value and value.strip()])
+    if found is None:
+        return False, None, None
+    separator, example = found
+    return (
+        False,
+        separator,
+        f"the values of '{target}' are several labels joined by {separator!r} (detected from values such as "
+        f'{example!r}, whose parts stand in other rows too); set `label_separator: ""` if each value is one label.',
     )
 
 
@@ -170,18 +215,21 @@ def _is_wordy(values: Sequence[str]) -> bool:
     return with_space > len(values) / 2 and len(set(values)) > len(values) / 2
 
 
-def _notes(table: Table, task: Task, inputs: Sequence[str], target: str, identity: str | None) -> tuple[str, ...]:
+def _notes(
+    table: Table, task: Task, inputs: Sequence[str], targets: Sequence[str], identity: str | None
+) -> tuple[str, ...]:
     def how(named: bool) -> str:
         return "as the task says" if named else "detected"
 
+    target = f"{', '.join(targets)} ({how(bool(task.target))})"
     notes = [
-        f"input: {' and '.join(inputs)} ({how(task.input is not None)}); target: {target} ({how(bool(task.target))})"
+        f"input: {' and '.join(inputs)} ({how(task.input is not None)}); target: {target}"
         + (f"; ids: {identity}." if identity else "; rows are numbered.")
     ]
     if task.target is None:
-        also = [n for n in table.columns if n not in (target, *inputs, *task.slices) and _plain(n) in TARGETS]
+        also = [n for n in table.columns if n not in (*targets, *inputs, *task.slices) and _plain(n) in TARGETS]
         notes += [f"the column '{name}' could be the target too; set `target: {name}` if it is." for name in also]
-    used = {*inputs, target, *task.slices, task.cluster, identity}
+    used = {*inputs, *targets, *task.slices, task.cluster, identity}
     unused = [name for name in table.names if name not in used and _plain(name) != "split"]
     if unused:
         notes.append(f"columns not used: {', '.join(unused[:20])}{' ...' if len(unused) > 20 else ''}.")

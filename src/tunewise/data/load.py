@@ -13,12 +13,13 @@ from tunewise.data.columns import Columns, find_columns
 from tunewise.data.files import digest_of_path
 from tunewise.data.loaders import format_of, load_table
 from tunewise.data.normal import look_alike, look_alike_sentence
+from tunewise.data.order import ordered
 from tunewise.data.rows import Rows, to_examples
 from tunewise.data.sealed import Sealed
-from tunewise.data.split import content_digest, split_off
+from tunewise.data.split import content_digest, few_shots, split_off
 from tunewise.data.table import SHOWN_LINES, Table
 from tunewise.errors import DataError
-from tunewise.types import Example
+from tunewise.types import Example, target_text
 
 SPLIT_VALUES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -36,12 +37,18 @@ class Data:
     dev: Examples
     held_out: Sealed
     labels: tuple[str, ...]
-    """Names of the classes, sorted."""
+    """Names of the classes: from the lowest to the highest where they have an order, else sorted."""
     columns: Columns
     notes: tuple[str, ...]
     """Sentences to print: what was found, detected, rejected and split."""
     fingerprint: str
     """sha256 of train and dev in their order: ids, content, slices and clusters."""
+    ordered: bool = False
+    """Whether the labels have an order, so that an answer can be nearly right."""
+    several: bool = False
+    """Whether a text may have several labels, or none; targets are tuples then."""
+    own_dev: bool = False
+    """Whether dev was given, rather than split off train."""
 
 
 def load_data(task: Task) -> Data:
@@ -58,18 +65,25 @@ def load_data(task: Task) -> Data:
     rows = to_examples(table, columns, role="train")
     parts, notes = _parts(table, columns, rows)
     notes = [*table.notes, *columns.notes, *rows.notes, *notes]
-    if len(targets := {example.target for example in parts["train"]}) < 2:
-        count = len(parts["train"])
+    _check_not_alike(table, columns, parts["train"])
+    if columns.several and (task.order is not None or task.ordinal or task.shots is not None):
         raise DataError(
-            f"{table.source}: all {count:,} training rows have the target {targets.pop()!r}; give two or more."
+            f"{table.source}: '{columns.target}' holds several labels per row, for which `order`, `ordinal` and "
+            "`shots` are not built. Leave them out, or name a column of one label per row."
         )
     kept, held_out = _held_out(task, columns, parts, notes)
+    if task.shots is not None:
+        kept = _shots(task, kept, parts, notes)
     train, dev = _dev(task, columns, parts, kept, notes)
-    labels = tuple(sorted({str(example.target) for example in train}))
+    labels = tuple(sorted({label for example in train for label in example.labels}))
+    order, said = (None, None) if columns.several else ordered(labels, task)
+    labels = order or labels
+    notes += [said] if said else []
     _check_labels(train, dev, labels, notes)
     seal = held_out or _sealed_source(task, columns, labels)
     sealed = "sealed" if seal.n is None else f"{seal.n:,}"
-    notes.append(f"train {len(train):,} rows, dev {len(dev):,}, held_out {sealed}; {len(labels)} classes.")
+    classes = f"{len(labels)} labels, {_labels_per_row(train)} a row" if columns.several else f"{len(labels)} classes"
+    notes.append(f"train {len(train):,} rows, dev {len(dev):,}, held_out {sealed}; {classes}.")
     return Data(
         train=train,
         dev=dev,
@@ -78,7 +92,24 @@ def load_data(task: Task) -> Data:
         columns=columns,
         notes=tuple(notes),
         fingerprint=_digest_in_order([*train, *dev]),
+        ordered=order is not None,
+        several=columns.several,
+        own_dev=task.shots is None and (task.data.dev is not None or "dev" in parts),
     )
+
+
+def _check_not_alike(table: Table, columns: Columns, train: Examples) -> None:
+    """Raises DataError where there is nothing to tell apart."""
+    targets = {example.target for example in train}
+    if len(targets) < 2:
+        raise DataError(
+            f"{table.source}: all {len(train):,} training rows have the target {target_text(targets.pop())!r}; "
+            "give two or more."
+        )
+
+
+def _labels_per_row(train: Examples) -> str:
+    return f"{sum(len(example.labels) for example in train) / len(train):.2f}"
 
 
 def _digest_in_order(examples: Sequence[Example]) -> str:
@@ -149,15 +180,32 @@ def _held_out(
     return train, _sealed_rows(part, train, "rows split off train")
 
 
+def _shots(task: Task, kept: Examples, parts: dict[str, Examples], notes: list[str]) -> Examples:
+    """The few rows that a few-shot task works with; a dev part that was given is not used, as there would be none."""
+    assert task.shots is not None
+    in_column = parts.pop("dev", ())
+    if task.data.dev is not None or in_column:
+        notes.append("dev: not used, because with `shots` the rows to choose on are taken out of the shots.")
+    drawn = few_shots(kept, task.shots, draw=task.draw)
+    counts = Counter(str(example.target) for example in drawn)
+    short = sorted(label for label, count in counts.items() if count < task.shots)
+    shown = ", ".join(f"{label!r} {counts[label]}" for label in short[:10]) + (" ..." if len(short) > 10 else "")
+    notes.append(
+        f"shots: {len(drawn):,} of {len(kept):,} rows, {task.shots} per class, draw {task.draw}"
+        + (f"; {len(short)} classes have fewer: {shown}." if short else ".")
+    )
+    return drawn
+
+
 def _dev(
     task: Task, columns: Columns, parts: dict[str, Examples], train: Examples, notes: list[str]
 ) -> tuple[Examples, Examples]:
-    if task.data.dev is not None:
+    if task.data.dev is not None and task.shots is None:
         _refuse_both("dev", columns, parts)
         table = _load(task, "dev")
         rows = to_examples(table, columns, role="dev")
         notes += [*table.notes, *rows.notes]
-        labels = {str(example.target) for example in train}
+        labels = {label for example in train for label in example.labels}
         _refuse_unknown(rows.examples, sorted(labels), table.source, [table.where(row) for row in rows.places])
         return train, rows.examples
     if "dev" in parts:
@@ -184,12 +232,25 @@ def _split(examples: Examples, share: float, seed: int, name: str, notes: list[s
         f"{name}: {len(part):,} of {len(examples):,} rows split off ({share:.0%} asked), stratified by target; "
         f"equal texts {'and clusters ' if any(e.cluster for e in examples) else ''}kept together; seed {seed}."
     )
+    notes += _lacking(kept, part, name)
     return kept, part
+
+
+def _lacking(kept: Examples, part: Examples, name: str) -> list[str]:
+    """Where rows have several labels: those that the part has none of, and so cannot measure."""
+    if not any(isinstance(example.target, tuple) for example in part):
+        return []
+    there = {label for example in part for label in example.labels}
+    gone = sorted({label for example in kept for label in example.labels} - there)
+    if not gone:
+        return [f"{name}: every label has a row there."]
+    shown = ", ".join(map(repr, gone[:10])) + (" ..." if len(gone) > 10 else "")
+    return [f"{name}: {len(gone)} of {len(there) + len(gone)} labels have no row there: {shown}."]
 
 
 def _check_labels(train: Examples, dev: Examples, labels: Sequence[str], notes: list[str]) -> None:
     _refuse_unknown(dev, labels, "dev")
-    once = sorted(label for label, count in Counter(str(e.target) for e in train).items() if count == 1)
+    once = sorted(label for label, count in Counter(label for e in train for label in e.labels).items() if count == 1)
     if once:
         shown = ", ".join(repr(label) for label in once[:10]) + (" ..." if len(once) > 10 else "")
         notes.append(f"{len(once)} classes have a single training row, which stays in train: {shown}.")
@@ -198,12 +259,11 @@ def _check_labels(train: Examples, dev: Examples, labels: Sequence[str], notes: 
 
 def _refuse_unknown(examples: Sequence[Example], labels: Sequence[str], role: str, where: Sequence[str] = ()) -> None:
     """`where` says for each example where it stands; without it, ids are given."""
-    counts = Counter(str(example.target) for example in examples)
-    unknown = sorted(counts.keys() - set(labels))
+    unknown = sorted({label for example in examples for label in example.labels} - set(labels))
     if not unknown:
         return
     places = where or [f"id {example.id}" for example in examples]
-    found = [place for place, example in zip(places, examples, strict=True) if example.target == unknown[0]]
+    found = [place for place, example in zip(places, examples, strict=True) if unknown[0] in example.labels]
     shown = ", ".join(found[:SHOWN_LINES]) + (" ..." if len(found) > SHOWN_LINES else "")
     more = f" (and {len(unknown) - 1} more unknown labels)" if len(unknown) > 1 else ""
     raise DataError(
@@ -213,7 +273,7 @@ def _refuse_unknown(examples: Sequence[Example], labels: Sequence[str], role: st
 
 
 def _sealed_rows(part: Examples, train: Examples, source: str) -> Sealed:
-    read = functools.partial(_read_rows, part, tuple(sorted({str(example.target) for example in train})))
+    read = functools.partial(_read_rows, part, tuple(sorted({label for example in train for label in example.labels})))
     return Sealed(fingerprint=content_digest(part), source=source, n=len(part), read=read)
 
 

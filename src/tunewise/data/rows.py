@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from tunewise.data.columns import Columns, id_column
 from tunewise.data.table import Table, list_places
+from tunewise.data.targets import split_labels
 from tunewise.errors import DataError, did_you_mean
-from tunewise.types import Example
+from tunewise.types import Example, Target
 
 MISSING_SLICE = "(missing)"
 
@@ -34,12 +35,12 @@ def to_examples(table: Table, columns: Columns, *, role: str) -> Rows:
     examples: list[Example] = []
     places: list[int] = []
     texts = [table.columns[name] for name in columns.inputs]
-    targets = table.columns[columns.target]
+    targets = _targets(table, columns)
     slices = {name: table.columns[name] for name in columns.slices}
     clusters = table.columns[columns.cluster] if columns.cluster else None
     for row in range(len(table)):
         empty = [name for name, values in zip(columns.inputs, texts, strict=True) if _is_empty(values[row])]
-        if empty or _is_empty(targets[row]):
+        if empty or targets[row] is None:
             rejected[empty[0] if empty else columns.target].append(table.lines[row])
             continue
         cluster = clusters[row] if clusters else None
@@ -99,9 +100,57 @@ def example_rows(table: Table, inputs: Sequence[str]) -> tuple[Example, ...]:
     )
 
 
+TRUE, FALSE = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+
+
+def _targets(table: Table, columns: Columns) -> list[Target | None]:
+    """What each row wants; None where that is missing. An empty list, or 0 in every column, is no label."""
+    if columns.targets:
+        marks = [_marks(table, name) for name in columns.targets]
+        return [
+            None
+            if any(mark is None for mark in row)
+            else tuple(sorted(name for name, mark in zip(columns.targets, row, strict=True) if mark))
+            for row in zip(*marks, strict=True)
+        ]
+    if columns.lists and columns.target in table.lists:
+        return [
+            None if value is None else tuple(sorted({label for label in value if label.strip()}))
+            for value in table.lists[columns.target]
+        ]
+    values = table.columns[columns.target]
+    if columns.separator is None:
+        return [None if _is_empty(value) else value for value in values]
+    return [None if value is None or not value.strip() else split_labels(value, columns.separator) for value in values]
+
+
+def _marks(table: Table, name: str) -> list[bool | None]:
+    """Whether the label of a column of 0 and 1 is there, by row.
+
+    Raises:
+        DataError: a value is neither.
+    """
+    marks: list[bool | None] = []
+    for row, value in enumerate(table.columns[name]):
+        plain = (value or "").strip().casefold()
+        if plain and plain not in TRUE | FALSE:
+            raise DataError(
+                f"{table.source}: {table.where(row)}: '{name}' is {value!r}. Where `target` names several columns, "
+                "each holds 0 or 1 for its label; for one column of labels name only that one."
+            )
+        marks.append(plain in TRUE if plain else None)
+    return marks
+
+
 def _check_columns(table: Table, columns: Columns) -> None:
     cluster = (columns.cluster,) if columns.cluster else ()
-    for name in (*columns.inputs, columns.target, *columns.slices, *cluster):
+    targets = columns.targets or (columns.target,)
+    for name in (*columns.inputs, *targets, *columns.slices, *cluster):
+        if columns.lists and name == columns.target:
+            if name not in table.lists and name in table.names:
+                raise DataError(f"{table.source}: '{name}' should hold lists of labels, as in the training data.")
+            if name in table.lists:
+                continue
         if name in table.unusable:
             raise DataError(f"{table.source}: the column '{name}' cannot be used: {table.unusable[name].sentence}.")
         if name not in table.columns:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from tunewise.data.normal import normal_texts
-from tunewise.types import Example
+from tunewise.types import Example, Target
 
 Examples = tuple[Example, ...]
 
@@ -14,18 +14,26 @@ Examples = tuple[Example, ...]
 def split_off(examples: Sequence[Example], share: float, *, seed: int, name: str) -> tuple[Examples, Examples]:
     """What is kept and what is split off, each in the given order.
 
-    Stratified by target. Rows of one cluster, and rows whose texts are the same but for case and spacing, stay
-    together. Every class appears in what is kept; the part split off is empty where that leaves nothing to give.
+    Stratified by target; of several labels, by each of them and by the rows in all. Rows of one cluster, and rows whose
+    texts are the same but for case and spacing, stay together. Every class appears in what is kept; the part split off
+    is empty where that leaves nothing to give.
     """
     groups = _groups(examples)
     order = sorted(range(len(groups)), key=lambda g: _place_of(groups[g], examples, seed, name))
-    wanted = _quotas(Counter(example.target for example in examples), share)
+    counts = Counter(stratum for example in examples for stratum in _strata(example))
+    several = any(isinstance(example.target, tuple) for example in examples)
+    if several:
+        # rows of rare labels are dealt first, and their rarest label decides (after Sechidis et al. 2011)
+        order.sort(key=lambda g: min(counts[stratum] for i in groups[g] for stratum in _strata(examples[i])))
+    wanted = _quotas(counts, share)
     taken: Counter[str | None] = Counter()
     away: set[int] = set()
     for g in order:
-        size = Counter(examples[i].target for i in groups[g])
+        size = Counter(stratum for i in groups[g] for stratum in _strata(examples[i]))
+        farther = {t: abs(taken[t] + n - wanted[t]) - abs(taken[t] - wanted[t]) for t, n in size.items()}
         # taken when it brings the part nearer to its quotas, summed over classes
-        if sum(abs(taken[t] + n - wanted[t]) - abs(taken[t] - wanted[t]) for t, n in size.items()) < 0:
+        by_rarity = [farther[t] for t in sorted(farther, key=lambda t: (counts[t], str(t)))] if several else []
+        if (by_rarity < [0] * len(by_rarity)) if several else sum(farther.values()) < 0:
             taken += size
             away.add(g)
     if not away and groups:
@@ -44,6 +52,33 @@ def race_and_choose(dev: Sequence[Example], *, minimum: int = 400) -> tuple[Exam
     return (race, choose) if choose else (tuple(dev), tuple(dev))
 
 
+def k_folds(examples: Sequence[Example], k: int, *, seed: int) -> tuple[Examples, ...]:
+    """Up to k parts of about one size, stratified, each row in one of them; what must stay together does.
+
+    Fewer where the rows hang together in fewer groups than that.
+    """
+    parts, rest = [], tuple(examples)
+    for left in range(k, 1, -1):
+        kept, part = split_off(rest, 1 / left, seed=seed, name=f"fold {left}")
+        if not part:
+            break
+        parts.append(part)
+        rest = kept
+    return (*parts, rest)
+
+
+def few_shots(examples: Sequence[Example], shots: int, *, draw: int) -> Examples:
+    """At most this many examples of each target, drawn by content hash, in the given order."""
+    ranked = sorted(range(len(examples)), key=lambda i: _place_of([i], examples, draw, "shots"))
+    taken: Counter[Target | None] = Counter()
+    chosen = set()
+    for i in ranked:
+        if taken[examples[i].target] < shots:
+            taken[examples[i].target] += 1
+            chosen.add(i)
+    return tuple(examples[i] for i in sorted(chosen))
+
+
 def content_digest(examples: Sequence[Example]) -> str:
     """sha256 of what the examples say and want, whatever their order and ids."""
     return hashlib.sha256("\n".join(sorted(example.digest for example in examples)).encode()).hexdigest()
@@ -53,6 +88,11 @@ def split_digest(examples: Sequence[Example]) -> str:
     """sha256 of the examples with their ids, whatever their order; locks which rows a part holds."""
     lines = sorted(f"{example.digest} {example.id}" for example in examples)
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _strata(example: Example) -> tuple[str | None, ...]:
+    """What an example counts towards: its label, or each of its labels and the rows."""
+    return (*example.target, None) if isinstance(example.target, tuple) else (example.target,)
 
 
 def _groups(examples: Sequence[Example]) -> list[list[int]]:
@@ -98,7 +138,7 @@ def _needed_in_kept(
     examples: Sequence[Example], groups: Sequence[Sequence[int]], order: Sequence[int], away: set[int]
 ) -> set[int]:
     """Groups that must come back so that every class can be learnt; the smallest that serve."""
-    targets = [{examples[i].target for i in group} for group in groups]
+    targets = [{stratum for i in group for stratum in _strata(examples[i])} for group in groups]
     there = {target for g in order if g not in away for target in targets[g]}
     back: set[int] = set()
     for g in sorted((g for g in order if g in away), key=lambda g: len(groups[g])):

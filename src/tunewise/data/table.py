@@ -1,8 +1,8 @@
 """What a data file holds before anyone asks what it means: columns of text, exactly as written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tunewise.errors import DataError
 
@@ -32,6 +32,8 @@ class Table:
     notes: tuple[str, ...] = ()
     unusable: Mapping[str, Unusable] = field(default_factory=dict)
     """Columns that are there but hold no plain values; they are not in `columns`."""
+    lists: Mapping[str, list[tuple[str, ...] | None]] = field(default_factory=dict)
+    """Of the columns that cannot be used, those in which every value is a list of plain values; None where missing."""
 
     def __post_init__(self) -> None:
         if not self.lines or not self.names:
@@ -39,6 +41,8 @@ class Table:
         for name, values in self.columns.items():
             assert len(values) == len(self.lines), name
             self._check_encodable(name, values)
+        for name, lists in self.lists.items():
+            self._check_encodable(name, ["".join(value or ()) for value in lists])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,6 +72,22 @@ def _encodable(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def plain_lists(values: Sequence[Any], as_text: Callable[[Any], str | None]) -> list[tuple[str, ...] | None] | None:
+    """Lists of plain values as texts; None where a value is something else, or an element is missing or nested."""
+    found: list[tuple[str, ...] | None] = []
+    for value in values:
+        if value is None:
+            found.append(None)
+            continue
+        if not isinstance(value, (list, tuple, set, frozenset)):
+            return None
+        items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        if any(item is None or isinstance(item, (list, tuple, set, frozenset, Mapping, bytes)) for item in items):
+            return None
+        found.append(tuple(str(as_text(item)) for item in items))
+    return found
 
 
 def list_places(unit: str, lines: Sequence[int]) -> str:

@@ -150,7 +150,7 @@ def _critical(off_DMN: np.ndarray, error_MN: np.ndarray, level: float) -> float:
 
 def _least_half(metric: Metric, drawn: Units, level: float) -> float:
     """Rule of three: n units that all agree still leave a share of up to -ln(level)/n that may not."""
-    return -math.log(level) / drawn.n if metric.unit == "points" else 0.0
+    return 0.0 if metric.unit == "nats" else -math.log(level) / drawn.n
 
 
 def _worst_case(known: Bounds, i: int) -> float:
@@ -186,8 +186,8 @@ def _rows_to_resolve(known: Bounds, pairs: Sequence[tuple[int, int]], margin: fl
 
 
 def _amount(metric: Metric, amount: float) -> str:
-    if metric.unit == "nats":
-        return f"{amount:.3f} nats"
+    if metric.unit != "points":
+        return f"{amount:.3f} {metric.unit}"
     text = f"{100 * amount:.1f}".removesuffix(".0")
     return f"{text} point{'' if text == '1' else 's'}"
 

@@ -11,7 +11,8 @@ import numpy as np
 from tunewise.errors import DataError
 from tunewise.evaluation.intervals import interval
 from tunewise.evaluation.metrics.base import Metric
-from tunewise.types import Example, Prediction, Score
+from tunewise.evaluation.metrics.counts import divide, marks
+from tunewise.types import Example, Prediction, Score, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,20 @@ class SliceScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelScore:
+    """How one of several labels fares: rows that want it, that got it, and rightly so."""
+
+    label: str
+    wanted: int
+    said: int
+    hits: int
+    precision: float
+    """Hits / said, 0 where it was never said; recall likewise by wanted."""
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """All that is said about one candidate on one set."""
 
@@ -31,9 +46,11 @@ class Evaluation:
     slices: list[SliceScore]
     """By column, then by value; examples without the column are in none."""
     confusion_LL: np.ndarray
-    """How often a target (row) got a prediction (column), int64, in the order of the labels."""
+    """How often a target (row) got a prediction (column), int64, in the order of the labels; of several, empty."""
     outside: int
     """Examples whose target or prediction is not among the labels: wrong, and not in `confusion_LL`."""
+    by_label: list[LabelScore]
+    """Where a text may have several labels, one for each; else empty."""
     mistakes: list[int]
     """Indices of wrong answers, the most confident first; those without probabilities last."""
 
@@ -62,19 +79,42 @@ def evaluate(
         part_EK = statistics_EK[list(rows)]
         return interval(metric, part_EK, n_labels=len(labels), clusters=clusters, level=level, rng=rng, draws=draws)
 
-    confusion_LL = confusion(targets, predictions, labels)
+    several = any(isinstance(target, tuple) for target in targets)
+    confusion_LL = np.zeros((0, 0), np.int64) if several else confusion(targets, predictions, labels)
     return Evaluation(
         score=score(range(len(examples))),
         slices=[SliceScore(column=c, value=v, score=score(rows)) for (c, v), rows in _slices(examples).items()],
         confusion_LL=confusion_LL,
-        outside=len(examples) - int(confusion_LL.sum()),
+        outside=0 if several else len(examples) - int(confusion_LL.sum()),
+        by_label=_by_label(targets, predictions, labels) if several else [],
         mistakes=_mistakes(targets, predictions),
     )
 
 
-def confusion(targets: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
+def _by_label(targets: Sequence[Target], predictions: Sequence[Prediction], labels: Sequence[str]) -> list[LabelScore]:
+    wanted_EL, said_EL = marks(targets, predictions, labels)
+    hit_L, said_L, wanted_L = (wanted_EL * said_EL).sum(0), said_EL.sum(0), wanted_EL.sum(0)
+    columns = (
+        wanted_L,
+        said_L,
+        hit_L,
+        divide(hit_L, said_L),
+        divide(hit_L, wanted_L),
+        divide(2 * hit_L, said_L + wanted_L),
+    )
+    return [
+        LabelScore(
+            label=label, wanted=int(wanted), said=int(said), hits=int(hits), precision=precision, recall=recall, f1=f1
+        )
+        for label, wanted, said, hits, precision, recall, f1 in zip(
+            labels, *(column.tolist() for column in columns), strict=True
+        )
+    ]
+
+
+def confusion(targets: Sequence[Target], predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
     """Counts by target (row) and prediction (column), int64; pairs with a text outside the labels are left out."""
-    index = {label: i for i, label in enumerate(labels)}
+    index: dict[Target, int] = {label: i for i, label in enumerate(labels)}
     confusion_LL = np.zeros((len(labels), len(labels)), dtype=np.int64)
     for target, prediction in zip(targets, predictions, strict=True):
         if target in index and prediction.text in index:
@@ -82,12 +122,12 @@ def confusion(targets: Sequence[str], predictions: Sequence[Prediction], labels:
     return confusion_LL
 
 
-def _targets(predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[str]:
+def _targets(predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Target]:
     if len(predictions) != len(examples):
         raise DataError(
             f"evaluation: every example needs one prediction, got {len(predictions)} for {len(examples)} examples."
         )
-    targets = []
+    targets: list[Target] = []
     for example in examples:
         if example.target is None:
             raise DataError(
@@ -106,11 +146,27 @@ def _slices(examples: Sequence[Example]) -> dict[tuple[str, str], list[int]]:
     return dict(sorted(rows.items()))
 
 
-def _mistakes(targets: Sequence[str], predictions: Sequence[Prediction]) -> list[int]:
-    def confidence(prediction: Prediction) -> float:
-        return -1.0 if prediction.scores is None else prediction.scores.get(prediction.text, 0.0)
-
+def _mistakes(targets: Sequence[Target], predictions: Sequence[Prediction]) -> list[int]:
     wrong = [
-        i for i, (target, prediction) in enumerate(zip(targets, predictions, strict=True)) if prediction.text != target
+        i
+        for i, (target, prediction) in enumerate(zip(targets, predictions, strict=True))
+        if (prediction.text if isinstance(target, str) else tuple(sorted(prediction.labels or ()))) != target
     ]
-    return sorted(wrong, key=lambda i: (-confidence(predictions[i]), i))
+    return sorted(wrong, key=lambda i: (-confidence(targets[i], predictions[i]), i))
+
+
+def confidence(target: Target, prediction: Prediction) -> float:
+    """How sure a wrong answer is: its probability, or that of its surest wrong choice of several; -1 without any."""
+    if prediction.scores is None:
+        return -1.0
+    if prediction.labels is None:
+        return prediction.scores.get(prediction.text, 0.0)
+    wrong = set(prediction.labels).symmetric_difference(target)
+    return max(
+        (
+            share if label in prediction.labels else 1.0 - share
+            for label, share in prediction.scores.items()
+            if label in wrong
+        ),
+        default=0.0,
+    )

@@ -7,9 +7,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from tunewise.config import Task
+from tunewise.errors import ConfigError
 from tunewise.models.encoder import Encoder
 from tunewise.predictors.base import Predictor
-from tunewise.types import Cost, Curve, Example, Family, Finished, Kind, Prediction
+from tunewise.predictors.several import Thresholds, halves
+from tunewise.types import Cost, Curve, Example, Family, Kind, Prediction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,6 @@ class Context:
     folds: tuple[Fold, ...]
     features: Callable[[Sequence[Example]], np.ndarray]
     """Vectors [examples, hidden] of the frozen base, float32; computed once per base, then looked up."""
-    score: Callable[[Sequence[Prediction]], float]
-    """The task's metric of predictions on the race part, higher is better."""
     work: int
     """What the search of this run may spend in all, in tokens of this method (backward counted twice)."""
     seed: int
@@ -41,19 +41,48 @@ class Context:
     race_tokens: int = 0
     seconds_per_work: float = 0.0
     """Of this method on this machine, measured at start; 0 where it was not measured."""
-    earlier: tuple[Finished, ...] = ()
-    """Finished trials of this run, for rungs that build on others."""
+    several: bool = False
+    """Whether a text may have several labels, or none."""
     layout: Any = None
     """`Bracket.layout` of an earlier sitting: how its members were grouped is measured once and kept."""
 
     @property
     def fold(self) -> Fold:
+        """The rows to fit on and to race on; of several folds the first."""
         return self.folds[0]
 
+    @property
+    def race(self) -> tuple[Example, ...]:
+        """The race rows of all folds, in their order."""
+        return tuple(example for fold in self.folds for example in fold.race)
+
     def target_indices(self, examples: Sequence[Example]) -> np.ndarray:
-        """Index of each example's target in `labels`, int64."""
+        """Index of each example's target in `labels`, int64.
+
+        Raises:
+            ConfigError: a text may have several labels.
+        """
+        if self.several:
+            raise ConfigError("methods: this rung reads one label per text, and here a text may have several.")
         index = {label: i for i, label in enumerate(self.labels)}
         return np.array([index[str(example.target)] for example in examples], dtype=np.int64)
+
+    def wanted(self, examples: Sequence[Example]) -> np.ndarray:
+        """Whether each label is wanted, 0 or 1, [examples, labels] float32."""
+        wanted_EL = np.zeros((len(examples), len(self.labels)), dtype=np.float32)
+        index = {label: i for i, label in enumerate(self.labels)}
+        for row, example in enumerate(examples):
+            wanted_EL[row, [index[label] for label in example.labels]] = 1.0
+        return wanted_EL
+
+    def targets(self, examples: Sequence[Example]) -> np.ndarray:
+        """`wanted` where a text may have several labels, else `target_indices`."""
+        return self.wanted(examples) if self.several else self.target_indices(examples)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What a predictor starts with: one half for each of several labels, else None."""
+        return halves(len(self.labels)) if self.several else None
 
 
 @dataclass(frozen=True)
@@ -123,6 +152,10 @@ class Bracket(Protocol):
     def layout(self) -> Any:
         """How members are grouped, JSON-ready; None where there is nothing to group."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided when it was opened, in sentences."""
+
     def failure(self, member: int) -> str | None:
         """Why this member has no result although it reached its fidelity (it diverged), or None."""
 
@@ -149,6 +182,8 @@ class Method(Protocol):
     """What a search may vary of Config; empty for rungs with nothing to tune."""
     trained: bool
     """Whether it has fidelities below its horizon that a bracket can be halved at."""
+    default_share: float
+    """Of the search's work that the default candidate may take; larger for rungs that win more often."""
 
     def skip(self, context: Context) -> str | None:
         """The sentence that says why this rung makes no sense here, or None."""
@@ -206,6 +241,9 @@ class MadeAtOnce:
         return work
 
     def losses(self) -> np.ndarray:
+        if self.context.several:
+            wanted_EL = self.context.wanted(self.context.fold.race)
+            return np.array([_several_losses(row, wanted_EL, self.context.labels) for row in self.predictions()])
         targets = [str(example.target) for example in self.context.fold.race]
         return np.array(
             [
@@ -230,6 +268,10 @@ class MadeAtOnce:
     def layout(self) -> Any:
         return None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def failure(self, member: int) -> str | None:
         return None
 
@@ -244,6 +286,27 @@ class MadeAtOnce:
 
     def close(self) -> None:
         self.done.clear()
+
+
+def skip_reason(method: Method, context: Context) -> str | None:
+    """The sentence that says why a rung is not climbed here, or None."""
+    family, kind = context.base.info.family, context.task.kind
+    if kind not in method.kinds:
+        return f"{method.name} answers {' and '.join(sorted(method.kinds))} tasks, not {kind}"
+    if family not in method.families:
+        return f"{method.name} works on bases of the families {', '.join(sorted(method.families))}, not {family}"
+    # a rung that does not say that it was made for several labels was not
+    if context.several and not getattr(method, "several", False):
+        return f"{method.name} is built for one label per text, and here a text may have several"
+    return method.skip(context)
+
+
+def _several_losses(predictions: Sequence[Prediction], wanted_EL: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Mean over the labels of their negative log-probabilities, [E]."""
+    share_EL = np.array([[(p.scores or {})[label] for label in labels] for p in predictions])
+    right_EL = np.where(wanted_EL > 0, share_EL, 1.0 - share_EL)
+    loss_E: np.ndarray = -np.log(np.maximum(right_EL, 1e-12)).mean(axis=1)
+    return loss_E
 
 
 def _loss(prediction: Prediction, target: str) -> float:

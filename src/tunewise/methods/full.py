@@ -8,32 +8,50 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
-from tunewise.methods.trained import Bench, TrainedBracket, TrainedConfig, epochs_for, nothing_to_learn, trained_cost
+from tunewise.methods.top_layers import TopLayersConfig, lower_blocks, on_share, with_kept_states
+from tunewise.methods.trained import Bench, TrainedBracket, epochs_for, nothing_to_learn, trained_cost
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
+from tunewise.training.estimate import ACTIVATIONS_PER_LAYER
+from tunewise.training.frozen import LowerBlocks, blocks_of
 from tunewise.training.loop import Loop
-from tunewise.training.population import WORK_FULL, split_head
-from tunewise.training.precision import working_dtype
+from tunewise.training.population import WORK_FORWARD, WORK_FULL, split_head
+from tunewise.training.precision import cast_base, working_dtype
 from tunewise.training.whole import FullPopulation
 from tunewise.types import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullConfig(TrainedConfig):
-    """How all weights are trained."""
+class FullConfig(TopLayersConfig):
+    """How all weights are trained, or those of the last blocks."""
 
     rung: ClassVar[str] = "full"
 
     learning_rate: float = 1e-4
     base_dropout: bool = False
     """Whether the base's own dropout, at the rates it was pre-trained with, is on in training."""
+    layer_decay: float = 1.0
+    """A block learns at this share of the rate of the block above, the embeddings slowest, the head at the whole rate.
+
+    Below 1 where rows are few: what lower blocks know of language is worth keeping (Howard and Ruder 2018; Sun et al.
+    2019, arXiv 1905.05583: 0.95)."""
+    checkpointing: bool = False
+    """Compute every block twice instead of keeping what the backward pass needs of it (Chen et al. 2016): memory for
+    one block instead of all, a third more time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"full: `layer_decay` must be above 0 and at most 1, got {self.layer_decay}.")
 
 
 SEARCHED: Parameters = {
     "learning_rate": Real(1e-5, 5e-4, log=True),
     "weight_decay": Choice((0.0, 0.01, 0.1)),
     "batch_size": Choice((32, 16)),
+    "layer_decay": Choice((1.0, 0.9)),
 }
 
 
@@ -50,13 +68,23 @@ class Full:
     Config = FullConfig
     parameters = SEARCHED
     trained = True
+    several = True
+    default_share = 1 / 8
 
     def skip(self, context: Context) -> str | None:
         return nothing_to_learn("full", context)
 
     def default(self, context: Context) -> FullConfig:
         plain = FullConfig()
-        epochs = epochs_for(context, batch_size=plain.batch_size, work_per_token=WORK_FULL, steps=900, least=3, most=20)
+        epochs = epochs_for(
+            context,
+            batch_size=plain.batch_size,
+            work_per_token=WORK_FULL,
+            steps=900,
+            least=3,
+            most=20,
+            share=self.default_share,
+        )
         return dataclasses.replace(plain, epochs=epochs)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[FullConfig]:
@@ -65,18 +93,34 @@ class Full:
         return [config for config in proposed if config != default]
 
     def cost(self, context: Context, config: FullConfig) -> Cost:
-        numbers = context.base.info.parameters
-        return trained_cost(
-            context, config, work_per_token=WORK_FULL, adapted_numbers=numbers, copied_numbers=2 * numbers
+        numbers, kept_layers = context.base.info.parameters, None
+        if config.top_layers is not None:
+            upper = LowerBlocks(context.base, config.top_layers).upper(context.base.model)
+            numbers = sum(own.numel() for _, block in upper for own in block.parameters())
+            kept_layers = float(config.top_layers)
+        if config.checkpointing:
+            blocks = kept_layers or float(len(blocks_of(context.base.model)[1]))
+            kept_layers = 1 + blocks / ACTIVATIONS_PER_LAYER  # one block at a time, and what enters each
+        whole = trained_cost(
+            context,
+            config,
+            work_per_token=WORK_FULL + WORK_FORWARD if config.checkpointing else WORK_FULL,
+            adapted_numbers=numbers,
+            copied_numbers=2 * numbers,
+            kept_layers=kept_layers,
         )
+        return with_kept_states(whole, context, config)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         bench = Bench(context)
         dtype = working_dtype(context.task.dtype, context.base)
-        used = np.unique(np.concatenate([*bench.train.tokens.ids, *bench.race.tokens.ids]))
+        rows = [bench.train.tokens, bench.race.tokens]
+        used = np.unique(np.concatenate([ids for each in rows for ids in each.ids]))
+        below = lower_blocks(cast_base(context.base, dtype), configs, rows)
 
         def build(indices: Sequence[int]) -> Loop:
             (config,) = (configs[i] for i in indices)
+            lower = None if config.top_layers is None else below[config.top_layers]
             population = FullPopulation(
                 context.base,
                 bench.head(config),
@@ -85,8 +129,11 @@ class Full:
                 seed=context.seed,
                 base_dropout=config.base_dropout,
                 unit_length=bench.unit_length(config),
+                layer_decay=config.layer_decay,
+                checkpointing=config.checkpointing,
+                lower=lower,
             )
-            return bench.loop(population, [config])
+            return on_share(bench.loop(population, [config]), lower)
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
             weights, weight_LH, bias_L = split_head(tensors)
@@ -102,4 +149,5 @@ class Full:
             )
 
         groups = [[i] for i in range(len(configs))]
-        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups)
+        notes = [f"full: {lower.note}" for lower in below.values() if lower.note]
+        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes)

@@ -28,7 +28,7 @@ class LinearProbeConfig:
 
 
 class LinearProbe:
-    r"""Multinomial logistic regression on fixed features (Alain and Bengio 2016).
+    r"""Multinomial logistic regression on fixed features (Alain and Bengio 2016); of several labels, one for each.
 
     $\min_{W,b} \tfrac12 \|W\|^2 + C \sum_i w_{y_i} (-\log \mathrm{softmax}(W f(x_i) + b)_{y_i})$, with every class
     weighing the same where the metric is an average over classes.
@@ -40,6 +40,8 @@ class LinearProbe:
     Config = LinearProbeConfig
     parameters: ClassVar[Parameters] = {"c": Real(0.1, 1000.0, log=True)}
     trained = False
+    several = True
+    default_share = 0.0
 
     def skip(self, context: Context) -> str | None:
         return None
@@ -58,10 +60,10 @@ class LinearProbe:
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         feature_EH = context.features(context.fold.train)
-        target_E = context.target_indices(context.fold.train)
+        targets = context.targets(context.fold.train)
 
         def make(member: int) -> tuple[Predictor, int]:
-            weight_LH, bias_L, iterations = fit_head(feature_EH, target_E, len(context.labels), configs[member].c)
+            weight_LH, bias_L, iterations = fit_head(feature_EH, targets, len(context.labels), configs[member].c)
             predictor = HeadPredictor(
                 base=context.base,
                 labels=context.labels,
@@ -70,6 +72,7 @@ class LinearProbe:
                 bias_L=bias_L,
                 unit_length=False,
                 features=context.features,
+                thresholds=context.thresholds,
             )
             return predictor, self._fit_work(context, iterations)
 
@@ -87,8 +90,11 @@ def fit_head(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Weights [labels, hidden] and biases [labels] as float32, and the iterations it took (L-BFGS, scikit-learn).
 
-    Labels that no row has get no weight and a bias that keeps them below every other.
+    Labels that no row has get no weight and a bias that keeps them below every other. Where the targets are 0 or 1 for
+    each of several labels, [rows, labels], each label has a regression of its own.
     """
+    if target_E.ndim == 2:
+        return _one_against_rest(feature_EH, target_E, c)
     from sklearn.linear_model import LogisticRegression
 
     scale = float(np.sqrt((feature_EH**2).sum(axis=1).mean())) or 1.0
@@ -110,3 +116,15 @@ def fit_head(
         weight_LH[model.classes_] = model.coef_ / scale
         bias_L[model.classes_] = model.intercept_
     return weight_LH, bias_L, int(np.max(model.n_iter_))
+
+
+def _one_against_rest(feature_EH: np.ndarray, wanted_EL: np.ndarray, c: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """As `fit_head`; a label that all rows have or none has keeps a weight of zero and a bias that says so."""
+    weight_LH = np.zeros((wanted_EL.shape[1], feature_EH.shape[1]), dtype=np.float32)
+    bias_L = np.where(wanted_EL.any(axis=0), 30.0, -30.0).astype(np.float32)
+    longest = 0
+    for label in np.flatnonzero(wanted_EL.any(axis=0) & ~wanted_EL.all(axis=0)):
+        weight_2H, bias_2, iterations = fit_head(feature_EH, wanted_EL[:, label].astype(np.int64), 2, c)
+        weight_LH[label], bias_L[label] = weight_2H[1], bias_2[1]
+        longest = max(longest, iterations)
+    return weight_LH, bias_L, longest

@@ -12,10 +12,12 @@ from tunewise.adapters.stack import Form, Member, linear_of
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Choice, Context, Parameters, Real
 from tunewise.methods.stacked import StackedConfig, StackedMethod
+from tunewise.methods.top_layers import TopLayersConfig
+from tunewise.training.precision import cast_base, working_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig(StackedConfig):
+class LoraConfig(StackedConfig, TopLayersConfig):
     """How a low-rank update is shaped and trained."""
 
     rung: ClassVar[str] = "lora"
@@ -72,6 +74,7 @@ class Lora(StackedMethod):
     """
 
     name = "lora"
+    default_share = 1 / 8
     Config = LoraConfig
     parameters = SEARCHED
 
@@ -92,7 +95,9 @@ class Lora(StackedMethod):
     ) -> tuple[Mapping[str, Tensor], Form]:
         if config.start == "random":
             return tensors, config.form
-        return since_start(tensors, config.form, context.base.model)
+        # the start was taken from the weights that were trained on, whose rounding decides between equal directions
+        base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
+        return since_start(tensors, config.form, base.model)
 
 
 def since_start(tensors: Mapping[str, Tensor], form: LoraForm, model: nn.Module) -> tuple[dict[str, Tensor], LoraForm]:

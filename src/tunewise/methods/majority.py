@@ -1,4 +1,4 @@
-"""Always answer the most frequent label: the floor every score is read against."""
+"""Always answer the most frequent label, or those that most texts have: the floor every score is read against."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -20,6 +20,8 @@ class Majority:
     Config = NoConfig
     parameters: ClassVar[Parameters] = {}
     trained = False
+    several = True
+    default_share = 0.0
 
     def skip(self, context: Context) -> str | None:
         return None
@@ -34,9 +36,11 @@ class Majority:
         return Cost(work=0, seconds=0.0, memory_bytes=0, trainable_parameters=0)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
-        counts_L = np.bincount(context.target_indices(context.fold.train), minlength=len(context.labels))
+        train = context.fold.train
+        counts_L = context.wanted(train).sum(axis=0, dtype=np.float64)
 
         def make(member: int) -> tuple[Predictor, int]:
-            return ConstantPredictor(labels=context.labels, shares=tuple(counts_L / counts_L.sum())), 0
+            shares = tuple((counts_L / len(train)).tolist())
+            return ConstantPredictor(labels=context.labels, shares=shares, thresholds=context.thresholds), 0
 
         return MadeAtOnce(context, make, len(configs))

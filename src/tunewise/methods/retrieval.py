@@ -43,6 +43,8 @@ class Retrieval:
         "temperature": Real(0.01, 0.3, log=True),
     }
     trained = False
+    several = True
+    default_share = 0.0
 
     def skip(self, context: Context) -> str | None:
         return None
@@ -61,7 +63,7 @@ class Retrieval:
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         train = context.fold.train
         vector_EH = context.features(train)
-        target_E = context.target_indices(train)
+        targets = context.targets(train)
 
         def make(member: int) -> tuple[Predictor, int]:
             predictor = RetrievedPredictor(
@@ -69,11 +71,12 @@ class Retrieval:
                 labels=context.labels,
                 policy=context.task.truncation,
                 vector_NH=vector_EH,
-                target_N=target_E,
+                target_N=targets,
                 texts=tuple("\n".join(example.texts) for example in train),
                 neighbours=min(configs[member].neighbours, len(train)),
                 temperature=configs[member].temperature,
                 features=context.features,
+                thresholds=context.thresholds,
             )
             return predictor, 0
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tunewise.adapters.stack import Form, Member, Stack
 from tunewise.methods.base import Bracket, Context, Parameters, Space
+from tunewise.methods.top_layers import lower_blocks, on_share, top_layers, trained_tree, with_kept_states
 from tunewise.methods.trained import (
     Bench,
     TrainedBracket,
@@ -57,14 +58,20 @@ class StackedMethod(ABC):
     Config: type[StackedConfig]
     parameters: Parameters
     trained = True
+    several = True
     usual_steps = 1200
     """Optimiser steps of the default, where rows and budget allow."""
     usual_epochs = (4, 30)
     """Fewest and most passes of the default over train."""
+    default_share = 1 / 16
+    """Of the search's work that the default candidate may take."""
 
     @abstractmethod
     def stack(self, context: Context, configs: Sequence[Any], model: nn.Module) -> Stack:
-        """The candidates, which have one structure, on this module tree of the base."""
+        """The candidates, which have one structure, on this module tree of the base.
+
+        Where only the last blocks are adapted (a config that is a `TopLayersConfig` too), the tree holds no others.
+        """
 
     @abstractmethod
     def finished(
@@ -89,6 +96,7 @@ class StackedMethod(ABC):
             steps=self.usual_steps,
             least=least,
             most=most,
+            share=self.default_share,
         )
         return dataclasses.replace(plain, epochs=epochs)
 
@@ -98,29 +106,34 @@ class StackedMethod(ABC):
         return [config for config in proposed if config != default]
 
     def cost(self, context: Context, config: Any) -> Cost:
-        shapes = self.stack(context, [config], context.base.model).shapes()
-        return trained_cost(
+        shapes = self.stack(context, [config], trained_tree(context.base, config)).shapes()
+        whole = trained_cost(
             context,
             config,
             work_per_token=WORK_ADAPTER,
             adapted_numbers=sum(prod(shape) for shape in shapes.values()),
             copied_numbers=context.base.info.parameters,
+            kept_layers=top_layers(config),
         )
+        return with_kept_states(whole, context, config)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         reserved = max(self.stack(context, [config], context.base.model).reserved for config in configs)
         bench = Bench(context, reserved=reserved)
         base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
+        below = lower_blocks(base, configs, [bench.train.tokens, bench.race.tokens])
 
         def build(indices: Sequence[int]) -> Loop:
             chosen = [configs[i] for i in indices]
+            top = top_layers(chosen[0])
+            lower = None if top is None else below[top]
             population = StackedPopulation(
                 base,
-                lambda model: self.stack(context, chosen, model),
+                lambda model: self.stack(context, chosen, model if lower is None else lower.attach(model)),
                 bench.head(chosen[0]),
                 unit_length=bench.unit_length(chosen[0]),
             )
-            return bench.loop(population, chosen)
+            return on_share(bench.loop(population, chosen), lower)
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
             own, weight_LH, bias_L = split_head(tensors)
@@ -136,10 +149,10 @@ class StackedMethod(ABC):
                 unit_length=bench.unit_length(configs[index]),
             )
 
+        notes = [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
         if context.layout:
-            return TrainedBracket(bench=bench, build=build, finish=finish, groups=context.layout)
+            return TrainedBracket(bench=bench, build=build, finish=finish, groups=context.layout, notes=notes)
         groups: list[list[int]] = []
-        notes: list[str] = []
         for alike in _by_structure(configs):
             chosen, why = choose_population(build, alike)
             groups += chosen

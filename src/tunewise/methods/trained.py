@@ -15,7 +15,9 @@ from tunewise.errors import ConfigError, NotEnoughMemory, RunError
 from tunewise.methods.base import Context
 from tunewise.methods.linear_probe import fit_head
 from tunewise.predictors.base import Predictor
+from tunewise.predictors.several import from_logits
 from tunewise.training.estimate import estimate
+from tunewise.training.label_loss import label_losses
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.optimizer import OptimizerName, ScheduleName
 from tunewise.training.population import HeadStart, Population
@@ -26,9 +28,6 @@ from tunewise.types import Cost, Curve, Example, Prediction
 RACE_ROWS = 1000
 """Dev loss during training is taken on at most this many race rows, the same for every member."""
 
-
-DEFAULT_SHARE = 0.25
-"""Of the search's work that a default candidate may take."""
 
 Build = Callable[[Sequence[int]], Loop]
 """A loop of the configs with these indices, which have one structure."""
@@ -94,15 +93,16 @@ class TrainedConfig:
 
 
 def epochs_for(
-    context: Context, *, batch_size: int, work_per_token: int, steps: int, least: float, most: float
+    context: Context, *, batch_size: int, work_per_token: int, steps: int, least: float, most: float, share: float
 ) -> float:
     """Passes over train that come to about `steps` optimiser steps: few rows are read oftener.
 
-    At most as many as a quarter of the search's work pays for, so that there is something left to search with.
+    At most as many as `share` of the search's work pays for on all folds, so that there is something left to search
+    with.
     """
     per_epoch = max(1, -(-len(context.fold.train) // batch_size))
     wanted = min(most, max(least, round(steps / per_epoch)))
-    affordable = DEFAULT_SHARE * context.work / max(1, context.train_tokens * work_per_token)
+    affordable = share * context.work / max(1, context.train_tokens * work_per_token * len(context.folds))
     return float(max(1.0, min(wanted, affordable // 1)))
 
 
@@ -131,18 +131,26 @@ class Bench:
 
     def _rows(self, examples: Sequence[Example], name: str) -> Rows:
         tokens = self.base.encode([example.texts for example in examples], self.context.task.truncation, name=name)
-        return Rows(tokens, self.context.target_indices(examples))
+        return Rows(tokens, self.context.targets(examples))
 
     def loop(self, population: Population, configs: Sequence[TrainedConfig]) -> Loop:
         """A loop over configs that share their structure."""
         weights = None
         if configs[0].class_weights == "balanced":
+            if self.context.several:
+                raise ConfigError(
+                    f"{configs[0].rung}: `class_weights: balanced` weighs rows by their one label, and here a text may "
+                    "have several. Use 'none'; thresholds make up for rare labels."
+                )
             weights = balanced_weights(self.train.target_E, len(self.context.labels))
+        plan = configs[0].plan(self.context.seed)
+        if not self.context.fold.race:
+            plan = dataclasses.replace(plan, evaluations=0)  # a refit on all rows: how far it goes is known
         return Loop(
             population,
             self.train,
             self.watched,
-            configs[0].plan(self.context.seed),
+            plan,
             [config.settings for config in configs],
             class_weight_L=weights,
         )
@@ -154,7 +162,9 @@ class Bench:
             return HeadStart(labels=labels)
         if self._probe is None:
             feature_EH = self.context.features(self.context.fold.train)
-            weight_LH, bias_L, _ = fit_head(feature_EH, self.train.target_E, labels, probe_c(labels))
+            # each of several labels is a question of its own, with two answers
+            c = probe_c(2 if self.context.several else labels)
+            weight_LH, bias_L, _ = fit_head(feature_EH, self.train.target_E, labels, c)
             self._probe = HeadStart(labels=labels, weight_LH=weight_LH, bias_L=bias_L)
         return self._probe
 
@@ -165,6 +175,11 @@ class Bench:
 
 def nothing_to_learn(rung: str, context: Context) -> str | None:
     """Why no weights can be trained on these rows, or None."""
+    if context.several:
+        wanted_EL = context.wanted(context.fold.train)
+        if (wanted_EL.any(axis=0) & ~wanted_EL.all(axis=0)).any():
+            return None
+        return f"{rung}: all training rows have the same labels; there is nothing to tell apart."
     found = sorted({str(example.target) for example in context.fold.train})
     if len(found) >= 2:
         return None
@@ -172,10 +187,20 @@ def nothing_to_learn(rung: str, context: Context) -> str | None:
 
 
 def trained_cost(
-    context: Context, config: TrainedConfig, *, work_per_token: int, adapted_numbers: int, copied_numbers: int
+    context: Context,
+    config: TrainedConfig,
+    *,
+    work_per_token: int,
+    adapted_numbers: int,
+    copied_numbers: int,
+    kept_layers: float | None = None,
 ) -> Cost:
-    """Cost of one candidate; `adapted_numbers` are trained besides the head, `copied_numbers` held once more."""
+    """Cost of one candidate; `adapted_numbers` are trained besides the head, `copied_numbers` held once more.
+
+    `kept_layers`: how many layers keep what the backward pass needs (None: all).
+    """
     info = context.base.info
+    layers = int(getattr(context.base.model.config, "num_hidden_layers", 12))
     head = len(context.labels) * (info.hidden_size + 1)
     race_share = min(1.0, RACE_ROWS / max(1, len(context.fold.race)))
     expected = estimate(
@@ -184,7 +209,7 @@ def trained_cost(
         train_tokens=context.train_tokens,
         race_tokens=round(context.race_tokens * race_share),
         work_per_token=work_per_token,
-        layers=int(getattr(context.base.model.config, "num_hidden_layers", 12)),
+        layers=layers if kept_layers is None else kept_layers,
         kept_numbers=adapted_numbers + head,
         copied_numbers=copied_numbers,
         bytes_per_number=working_dtype(context.task.dtype, context.base).itemsize,
@@ -238,6 +263,7 @@ class TrainedBracket:
         notes: Sequence[str] = (),
     ) -> None:
         self.labels, self.race, self.notes = bench.context.labels, bench.race, tuple(notes)
+        self.thresholds = bench.context.thresholds
         self._build, self._finish = build, finish
         self._all_watched = bench.watched.tokens.rows == bench.race.tokens.rows
         self._open([list(group) for group in groups])
@@ -284,19 +310,27 @@ class TrainedBracket:
 
     def losses(self) -> np.ndarray:
         """As in `Bracket`, of each member at its best step so far; NaN in the row of a member that diverged."""
-        log_PEL = torch.log_softmax(self._logits(), dim=-1)
-        target = torch.as_tensor(self.race.target_E)
-        loss_PE = -log_PEL.gather(-1, target.expand(self.size, -1)[..., None])[..., 0].numpy()
+        if self.thresholds is not None:
+            wanted = torch.as_tensor(self.race.target_E)
+            loss_PE = torch.stack([label_losses(row, wanted) for row in self._logits()]).numpy()
+        else:
+            loss_PE = self._target_losses()
         for member in range(self.size):
             if self.failure(member) is not None:
                 loss_PE[member] = np.nan
         return loss_PE
 
+    def _target_losses(self) -> np.ndarray:
+        log_PEL = torch.log_softmax(self._logits(), dim=-1)
+        target = torch.as_tensor(self.race.target_E)
+        loss_PE: np.ndarray = -log_PEL.gather(-1, target.expand(self.size, -1)[..., None])[..., 0].numpy()
+        return loss_PE
+
     def predictions(self) -> list[list[Prediction]]:
         """As in `Bracket`, of each member at its best step so far; none for a member that diverged."""
-        share_PEL = torch.softmax(self._logits(), dim=-1).numpy()
+        logits_PEL = self._logits().numpy()
         return [
-            [] if self.failure(member) is not None else [_prediction(self.labels, row) for row in share_PEL[member]]
+            [] if self.failure(member) is not None else from_logits(logits_PEL[member], self.labels, self.thresholds)
             for member in range(self.size)
         ]
 
@@ -372,12 +406,9 @@ class TrainedBracket:
         if reason is not None:
             raise RunError(f"this candidate has no predictor: {reason}. Use a lower learning rate.")
         loop, place = self._place(member)
-        return self._finish(self.members[member], loop.export(place))
+        predictor = self._finish(self.members[member], loop.export(place))
+        predictor.thresholds = self.thresholds
+        return predictor
 
     def close(self) -> None:
         self.loops, self.groups, self.members, self._scored = [], [], [], {}
-
-
-def _prediction(labels: tuple[str, ...], share_L: np.ndarray) -> Prediction:
-    scores = dict(zip(labels, share_L.tolist(), strict=True))
-    return Prediction(text=labels[int(share_L.argmax())], scores=scores)

@@ -29,7 +29,10 @@ class ZeroShotConfig:
 
 
 class ZeroShot:
-    r"""Similarity of text and label by embedding: $p(l|x) \propto \exp(20 \cos(f(x), f(l)))$ (Yin et al. 2019)."""
+    r"""Similarity of text and label by embedding: $p(l|x) \propto \exp(20 \cos(f(x), f(l)))$ (Yin et al. 2019).
+
+    Of several labels each has its own sigmoid, centred where the train texts, unlabelled, lie on average.
+    """
 
     name = "zero_shot"
     families = frozenset({"masked", "encoder"})
@@ -37,6 +40,8 @@ class ZeroShot:
     Config = ZeroShotConfig
     parameters: ClassVar[Parameters] = {"label_text": Choice(("description", "name"))}
     trained = False
+    several = True
+    default_share = 0.0
 
     def skip(self, context: Context) -> str | None:
         if all(
@@ -63,14 +68,18 @@ class ZeroShot:
             texts = [described.get(label, _in_words(label)) for label in context.labels]
             rows = [Example(id=f"label-{i}", fields={"text": text}) for i, text in enumerate(texts)]
             vector_LH = _unit(context.features(rows))
+            middle_L = np.zeros(len(texts), dtype=np.float32)
+            if context.several:
+                middle_L = vector_LH @ _unit(context.features(context.fold.train)).mean(axis=0)
             predictor = HeadPredictor(
                 base=context.base,
                 labels=context.labels,
                 policy=context.task.truncation,
                 weight_LH=SCALE * vector_LH,
-                bias_L=np.zeros(len(texts), dtype=np.float32),
+                bias_L=-SCALE * middle_L,
                 unit_length=True,
                 features=context.features,
+                thresholds=context.thresholds,
             )
             return predictor, 0
 

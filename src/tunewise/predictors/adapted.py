@@ -22,14 +22,17 @@ from tunewise.models.encoder import Encoder, answering
 from tunewise.models.tree import shared_tree
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
-from tunewise.predictors.head import from_shares
+from tunewise.predictors.several import Thresholds, from_logits, from_settings, to_settings
 from tunewise.types import Example, Prediction
 
 SETTINGS, HEAD, ADAPTER, WEIGHTS = "adapted.json", "head.safetensors", "adapter", "model.safetensors"
 
 
 class AdaptedPredictor:
-    """softmax(W f(x) + b) with f the adapted base, pooled. The shared base is never changed, not even for a moment."""
+    """softmax(W f(x) + b), or the sigmoid of each, with f the adapted base, pooled.
+
+    The shared base is never changed, not even for a moment.
+    """
 
     kind = "adapted"
 
@@ -44,6 +47,7 @@ class AdaptedPredictor:
         tensors: Mapping[str, Tensor],
         adapter: Form | None,
         unit_length: bool = False,
+        thresholds: Thresholds = None,
     ) -> None:
         """`tensors`: of one member with an `adapter`, else every weight of the base by name.
 
@@ -56,6 +60,7 @@ class AdaptedPredictor:
         self.labels, self.policy = labels, policy
         self.weight_LH, self.bias_L = weight_LH.astype(np.float32), bias_L.astype(np.float32)
         self.tensors, self.adapter, self.unit_length = dict(tensors), adapter, unit_length
+        self.thresholds = thresholds
         if self.weight_LH.shape != (len(labels), base.info.hidden_size) or self.bias_L.shape != (len(labels),):
             raise ModelError(
                 f"adapted: the head should be {len(labels)} labels by {base.info.hidden_size}, found "
@@ -82,8 +87,7 @@ class AdaptedPredictor:
             return []
         feature_EH = self.encoder.features([example.texts for example in examples], answering(self.policy))
         logits_EL = feature_EH.astype(np.float64) @ self.weight_LH.T.astype(np.float64) + self.bias_L
-        share_EL = np.exp(logits_EL - logits_EL.max(axis=1, keepdims=True))
-        return from_shares(share_EL / share_EL.sum(axis=1, keepdims=True), self.labels)
+        return from_logits(logits_EL, self.labels, self.thresholds)
 
     def save(self, folder: Path) -> None:
         assert self.base is not None
@@ -95,6 +99,7 @@ class AdaptedPredictor:
             "policy": self.policy,
             "unit_length": self.unit_length,
             "weights": "full" if self.adapter is None else "adapter",
+            **to_settings(self.thresholds),
         }
         write_settings(folder / SETTINGS, settings)
         write_arrays(folder / HEAD, {"weight": self.weight_LH, "bias": self.bias_L})
@@ -125,6 +130,7 @@ class AdaptedPredictor:
                 tensors=tensors,
                 adapter=adapter,
                 unit_length=settings["unit_length"],
+                thresholds=from_settings(settings, labels),
             )
         except (OSError, SafetensorError, ModelError) as error:
             raise BundleError(f"adapted: {error} The bundle is damaged, or its base is another one.") from error

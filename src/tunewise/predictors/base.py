@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 from tunewise.models.encoder import Encoder
+from tunewise.predictors.several import Thresholds
 from tunewise.types import Example, Prediction
 
 Bases = Callable[[str], Encoder]
@@ -19,6 +20,8 @@ class Predictor(Protocol):
     labels: tuple[str, ...]
     base: Encoder | None
     """What it computes on; None for a constant."""
+    thresholds: Thresholds
+    """May be set anew, once it is known where each label's probability is high enough."""
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """One prediction per example, in order; never depends on the other examples or on how they are batched."""

@@ -14,6 +14,7 @@ from tunewise.models.load import describe_base, load_base
 from tunewise.predictors import KINDS
 from tunewise.predictors.base import Bases, Predictor
 from tunewise.predictors.manifest import MANIFEST, BaseRecord, Manifest, Probe, read_manifest, to_text
+from tunewise.predictors.several import Thresholds
 from tunewise.runs import atomic_folder
 from tunewise.types import Example, Kind, Prediction, to_plain
 
@@ -183,7 +184,7 @@ def check_probes(bundle: Bundle, folder: Path) -> None:
                 f"by {gap:.2g} (allowed: {tolerance:g}). This machine does not compute what was measured; "
                 "try --device cpu, or fit again here."
             )
-        if answer.text != probe.label and not _is_tie(probe, tolerance):
+        if answer.text != probe.label and not _is_tie(probe, bundle.predictor.thresholds, tolerance):
             raise BundleError(f"{folder}: probe {i} was answered '{probe.label}' and is now '{answer.text}'.")
 
 
@@ -196,8 +197,11 @@ def _gap(before: Mapping[str, float] | None, now: Mapping[str, float] | None) ->
     return max(gaps, default=0.0) if all(map(math.isfinite, gaps)) else math.inf
 
 
-def _is_tie(probe: Probe, tolerance: float) -> bool:
-    """Whether rounding within the tolerance may decide between the two best labels."""
+def _is_tie(probe: Probe, thresholds: Thresholds, tolerance: float) -> bool:
+    """Whether rounding within the tolerance may decide between the two best labels, or at a label's threshold."""
+    if thresholds is not None:
+        shares = (probe.scores or {}).values()
+        return any(abs(share - low) <= tolerance for share, low in zip(shares, thresholds, strict=True))
     best = sorted((probe.scores or {}).values(), reverse=True)[:2]
     return len(best) == 2 and best[0] - best[1] <= 2 * tolerance
 

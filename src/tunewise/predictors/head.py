@@ -14,6 +14,7 @@ from tunewise.errors import BundleError
 from tunewise.models.encoder import Encoder, answering
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
+from tunewise.predictors.several import Thresholds, from_logits, from_settings, to_settings
 from tunewise.types import Example, Prediction
 
 SETTINGS, WEIGHTS = "head.json", "head.safetensors"
@@ -21,7 +22,7 @@ Features = Callable[[Sequence[Example]], np.ndarray]
 
 
 class HeadPredictor:
-    """softmax(W f(x) + b); with label vectors for W it answers by similarity to the labels."""
+    """softmax(W f(x) + b), or the sigmoid of each; with label vectors for W it answers by similarity to the labels."""
 
     kind = "head"
 
@@ -35,6 +36,7 @@ class HeadPredictor:
         bias_L: np.ndarray,
         unit_length: bool = False,
         features: Features | None = None,
+        thresholds: Thresholds = None,
     ) -> None:
         """A head that reads the base's vectors, scaled to length 1 where `unit_length`.
 
@@ -52,6 +54,7 @@ class HeadPredictor:
         self.labels, self.policy, self.unit_length = labels, policy, unit_length
         self.weight_LH, self.bias_L = weight_LH.astype(np.float32), bias_L.astype(np.float32)
         self.features = features
+        self.thresholds = thresholds
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
@@ -60,8 +63,7 @@ class HeadPredictor:
         if self.unit_length:
             feature_EH = unit(feature_EH)
         logits_EL = feature_EH.astype(np.float64) @ self.weight_LH.T.astype(np.float64) + self.bias_L
-        share_EL = np.exp(logits_EL - logits_EL.max(axis=1, keepdims=True))
-        return from_shares(share_EL / share_EL.sum(axis=1, keepdims=True), self.labels)
+        return from_logits(logits_EL, self.labels, self.thresholds)
 
     def save(self, folder: Path) -> None:
         assert self.base is not None
@@ -71,6 +73,7 @@ class HeadPredictor:
             "labels": self.labels,
             "policy": self.policy,
             "unit_length": self.unit_length,
+            **to_settings(self.thresholds),
         }
         write_settings(folder / SETTINGS, settings)
         write_arrays(folder / WEIGHTS, {"weight": self.weight_LH, "bias": self.bias_L})
@@ -88,6 +91,7 @@ class HeadPredictor:
             weight_LH=arrays["weight"],
             bias_L=arrays["bias"],
             unit_length=settings["unit_length"],
+            thresholds=from_settings(settings, labels),
         )
 
 
@@ -107,11 +111,3 @@ def unit(vector_EH: np.ndarray) -> np.ndarray:
     length_E[(np.abs(length_E - 1) < 1e-6) | (length_E == 0)] = 1
     scaled: np.ndarray = vector_EH / length_E
     return scaled
-
-
-def from_shares(share_EL: np.ndarray, labels: tuple[str, ...]) -> list[Prediction]:
-    """One prediction per row of probabilities; of equal ones the first label wins."""
-    return [
-        Prediction(text=labels[int(share_L.argmax())], scores=dict(zip(labels, share_L.tolist(), strict=True)))
-        for share_L in share_EL
-    ]

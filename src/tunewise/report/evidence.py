@@ -10,9 +10,9 @@ import numpy as np
 
 from tunewise.data.audit import Finding
 from tunewise.data.load import Data
-from tunewise.evaluation.evaluate import Evaluation
+from tunewise.evaluation.evaluate import Evaluation, confidence
 from tunewise.runs import write_atomic, write_json
-from tunewise.types import Example, Finished, Prediction, Trial, to_plain
+from tunewise.types import Example, Finished, Prediction, Trial, target_text, to_plain
 
 MISTAKES = 25
 NEIGHBOURS = 3
@@ -37,11 +37,23 @@ class Evidence:
     evaluation: Evaluation
     """Of the chosen predictor on held_out."""
     chosen_predictions: Sequence[Prediction]
+    thresholds: Sequence[float] | None = None
+    """Of the chosen predictor, for each of several labels."""
     features: Callable[[Sequence[Example]], np.ndarray]
 
 
 def write_evidence(folder: Path, evidence: Evidence) -> None:
-    """Write data.json, curves.json, slices.json, mistakes.json and predictions.parquet into the run folder."""
+    """Write data.json, curves.json, slices.json, mistakes.json and predictions.parquet into the run folder.
+
+    Where a text may have several labels also labels.json, how each of them fares.
+    """
+    if evidence.evaluation.by_label:
+        thresholds = evidence.thresholds or ()
+        rows = [
+            to_plain(score) | {"threshold": low}
+            for score, low in zip(evidence.evaluation.by_label, thresholds, strict=True)
+        ]
+        write_json(folder / "labels.json", rows)
     write_json(folder / "data.json", _data(evidence))
     write_json(folder / "curves.json", [_curve(*item) for item in evidence.trials])
     write_json(folder / "slices.json", _slices(evidence.evaluation))
@@ -74,7 +86,8 @@ def _data(evidence: Evidence) -> dict[str, Any]:
 def _count(rows: Sequence[Example]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for row in rows:
-        counts[str(row.target)] = counts.get(str(row.target), 0) + 1
+        for label in row.labels:
+            counts[label] = counts.get(label, 0) + 1
     return counts
 
 
@@ -120,13 +133,13 @@ def _mistakes(evidence: Evidence) -> list[dict[str, Any]]:
             {
                 "id": example.id,
                 "text": "\n".join(example.texts),
-                "target": example.target,
+                "target": target_text(example.target),
                 "label": prediction.text,
-                "confidence": (prediction.scores or {}).get(prediction.text),
+                "confidence": None if prediction.scores is None else confidence(example.target or (), prediction),
                 "neighbours": [
                     {
                         "text": "\n".join(train[n].texts),
-                        "target": train[n].target,
+                        "target": target_text(train[n].target),
                         "similarity": round(float(similarity_N[n]), 4),
                     }
                     for n in nearest
@@ -152,10 +165,11 @@ def _write_predictions(path: Path, evidence: Evidence) -> None:
             "split": part,
             "id": example.id,
             "text": "\n".join(example.texts),
-            "target": example.target,
+            "target": target_text(example.target),
             "label": prediction.text,
             "confidence": (prediction.scores or {}).get(prediction.text),
             "target_probability": (prediction.scores or {}).get(str(example.target)),
+            "cluster": example.cluster,
             "chosen": chosen,
         }
         for method, base, part, examples, predictions, chosen in evidence.predictions

@@ -23,6 +23,8 @@ class Record:
     data: dict[str, Any] | None = None
     curves: Rows | None = None
     slices: Rows | None = None
+    by_label: Rows | None = None
+    """Where a text may have several labels: how each of them fares."""
     mistakes: Rows | None = None
     predictions: Rows | None = None
     task_yaml: str | None = None
@@ -54,6 +56,7 @@ def read_record(folder: Path, *, texts: bool = True) -> Record:
         data=_read_json(folder / "data.json", dict),
         curves=_read_json(folder / "curves.json", list),
         slices=_read_json(folder / "slices.json", list),
+        by_label=_read_json(folder / "labels.json", list),
         mistakes=_read_json(folder / "mistakes.json", list),
         predictions=_read_predictions(folder / "predictions.parquet", texts=not texts),
         task_yaml=clean(_read_text(folder / "task.yaml")),
@@ -90,6 +93,7 @@ def without_texts(record: Record) -> Record:
         data=_map_strings(record.data, blank),
         curves=_map_strings(record.curves, blank),
         slices=_map_strings(record.slices, blank),
+        by_label=record.by_label,
         mistakes=strip(record.mistakes),
         predictions=strip(record.predictions),
         task_yaml=None if record.task_yaml is None else blank(record.task_yaml),

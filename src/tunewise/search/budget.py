@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from tunewise.config import Budget
 
-SEARCH_SHARE = 0.88
-"""Of the work, for rungs and brackets; the rest is for the choice, held_out and the report."""
+SEARCH_SHARE = 0.68
+"""Of the work, for rungs and brackets."""
+STUDY_SHARE = 0.2
+"""Of the work, for refits of the finalists; the rest is for the choice, held_out and the report."""
 FINISH_SECONDS = 6.0
 FINISH_SHARE = 0.05
 OVERSHOOT = 1.10
@@ -61,6 +63,12 @@ class Purse:
     def left(self) -> float:
         """What the search may still spend; infinite where only trials are limited."""
         return float("inf") if self.total is None else max(0.0, SEARCH_SHARE * self.total - self.spent)
+
+    @property
+    def left_for_study(self) -> float:
+        """What refits of the finalists may still spend: their own share, and what the search did not need."""
+        total = float("inf") if self.total is None else self.total
+        return max(0.0, (SEARCH_SHARE + STUDY_SHARE) * total - self.spent)
 
     @property
     def trials_left(self) -> int:

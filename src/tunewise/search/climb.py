@@ -1,5 +1,6 @@
 """Climb the ladder: one default candidate per rung, then brackets where tuning may still change the answer."""
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,17 +14,22 @@ from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.intervals import interval
 from tunewise.evaluation.metrics import METRICS
 from tunewise.methods import get_method
-from tunewise.methods.base import Context, Method
+from tunewise.methods.base import Context, Method, Real, skip_reason
+from tunewise.methods.folded import cost_of, refit_work
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_share
+from tunewise.search.prior import Earlier, first_to_try
 from tunewise.search.space import FixedGrid, OptunaSpace
 from tunewise.search.trial import Arena, race_predictions, run_bracket
 from tunewise.seeding import derive, generator
+from tunewise.training.diagnosis import diagnose, nudge
 from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
 
 MAX_BRACKET = 8
 PRUDENCE = 0.85
 """Share of the room that a bracket is sized for: its candidates may be slower than the default that was timed."""
+SMALL_RACE = expected_share(3)
+"""Full runs of one candidate that the smallest bracket worth opening is expected to take."""
 TUNING_GAIN = 0.03
 """What tuning is assumed to add to a default, in units of the metric, until a bracket of this run has shown more."""
 
@@ -59,6 +65,8 @@ class Climb:
     """By "method base": why a rung cannot be tried on this machine."""
     like: Candidate | None = None
     """Make only this candidate, without a search."""
+    earlier: Sequence[Earlier] = ()
+    """What won in other runs, to be tried first."""
     rungs: list[Rung] = field(default_factory=list)
 
     def run(self) -> list[Rung]:
@@ -70,9 +78,11 @@ class Climb:
         if self.like is not None:
             self._again(self.like)
             return self.rungs
-        for name in self.methods:
+        for name in in_turn(self.methods):
             for base in self.bases:
                 self._default(Rung(method=get_method(name), base=base))
+        place = {name: i for i, name in enumerate(self.methods)}
+        self.rungs.sort(key=lambda rung: place[rung.method.name])
         while (rung := self._next()) is not None:
             self._search(rung)
         return self.rungs
@@ -90,12 +100,12 @@ class Climb:
         context = self.context_of(base, method.name, 0)
         config = method.default(context)
         candidate = Candidate(method=method.name, base=base, config=to_plain(config))
-        skip = self._skip(method, context)
+        skip = skip_reason(method, context)
         if skip is not None:
             self._stay_out(rung, candidate, Status.SKIPPED, skip)
             return
-        cost = method.cost(context, config)
-        price = self.purse.price(method.name, base, cost.work)
+        cost = cost_of(method, context, config)
+        price = self.purse.price(method.name, base, cost.work + refit_work(method, context, config))
         refusal = self.refusals.get(f"{method.name} {base}")
         if self.arena.clock_stopped:
             self._stay_out(rung, candidate, Status.OUT_OF_BUDGET, "the clock ended the search before it was tried")
@@ -116,14 +126,6 @@ class Climb:
                 room = self.purse.trials_left - 1
                 configs += method.propose(context, FixedGrid(), generator(context.seed, "propose"), room)
             self._bracket(rung, context, configs, halve=False)
-
-    def _skip(self, method: Method, context: Context) -> str | None:
-        family = context.base.info.family
-        if self.arena.task.kind not in method.kinds:
-            return f"{method.name} answers {' and '.join(sorted(method.kinds))} tasks, not {self.arena.task.kind}"
-        if family not in method.families:
-            return f"{method.name} works on bases of the families {', '.join(sorted(method.families))}, not {family}"
-        return method.skip(context)
 
     def _stay_out(self, rung: Rung, candidate: Candidate, status: Any, reason: str) -> None:
         rung.trials.append(Unfinished(candidate=candidate, status=status, reason=reason))
@@ -232,29 +234,72 @@ class Climb:
     def _search(self, rung: Rung) -> None:
         method, base = rung.method, rung.base
         context = self.context_of(base, method.name, rung.brackets)
-        config = method.default(context)
-        one = self.purse.price(method.name, base, method.cost(context, config).work)
+        hint, nudged = self._heeded(rung)
+        config = _with_epochs(method.default(context), hint)
+        one = self.purse.price(method.name, base, cost_of(method, context, config).work)
+        refit = self.purse.price(method.name, base, refit_work(method, context, config))
         rivals = [r for r in self.rungs if r.best and r.method.trained and r.closed is None]
         waiting = sum(r.brackets == rung.brackets for r in rivals)
-        room = self.purse.left / max(1, waiting)
-        n = min(largest_bracket(room, one), self.purse.trials_left, self._held_at_once(rung, config, context))
+        # a fair share, but for the most promising one at least what a small race takes
+        room = max(self.purse.left / max(1, waiting), min(self.purse.left, SMALL_RACE * one / PRUDENCE + refit))
+        n = min(largest_bracket(room - refit, one), self.purse.trials_left, self._held_at_once(rung, config, context))
         if n < 2:
             rung.closed = "the next bracket does not fit what is left of the budget"
             self.arena.watcher.rung(method.name, base, "finished", rung.closed)
             return
         known = [(t.candidate.config, t.loss) for t in rung.trials if isinstance(t, Finished)]
         space = OptunaSpace(derive(context.seed, "space"), known)
-        configs = method.propose(context, space, generator(context.seed, "propose"), n)
+        configs = [*nudged, *self._from_earlier(rung, config)][:n]
+        more = method.propose(context, space, generator(context.seed, "propose"), n - len(configs))
+        configs += [each for each in (_with_epochs(one, hint) for one in more) if each not in configs]
         if not configs:
             rung.closed = "every configuration of its space was tried"
             return
         self._bracket(rung, context, configs, halve=True)
 
+    def _heeded(self, rung: Rung) -> tuple[dict[str, float], list[Any]]:
+        """What the best candidate's curve asks for: factors by setting, and that candidate changed by them."""
+        assert rung.best is not None
+        found = diagnose(rung.best.curve)
+        hint = nudge(found)
+        if found is None or not hint:
+            return {}, []
+        changes = ", ".join(f"{name} times {factor:g}" for name, factor in hint.items())
+        self.arena.watcher.say(f"{rung.name}: {found.name} ({found.sentence}); its next candidates have {changes}.")
+        config: Any = from_plain(rung.method.Config, rung.best.candidate.config, where=rung.method.name)
+        rate = config.learning_rate * hint.get("learning_rate", 1.0)
+        bounds = rung.method.parameters.get("learning_rate")
+        if isinstance(bounds, Real):
+            rate = min(max(rate, bounds.low), bounds.high)
+        return hint, [_with_epochs(dataclasses.replace(config, learning_rate=rate), hint)]
+
+    def _from_earlier(self, rung: Rung, default: Any) -> list[Any]:
+        """What won on this rung in similar tasks and was not tried here."""
+        tried = [dict(trial.candidate.config) for trial in rung.trials]
+        found = first_to_try(
+            self.earlier, rung.method.name, rung.base, list(rung.method.parameters), dict(to_plain(default))
+        )
+        return [from_plain(rung.method.Config, each, where="warm_start") for each in found if each not in tried]
+
     def _held_at_once(self, rung: Rung, config: Any, context: Context) -> int:
         """Candidates whose states fit this machine's memory together; as it was when the bracket was first planned."""
         key = f"{rung.name} {rung.brackets}"
         free = self.arena.run.ledger.once("free memory", key, lambda: int(psutil.virtual_memory().available))
-        return max(1, int(free // max(1, rung.method.cost(context, config).memory_bytes)))
+        return max(1, int(free // max(1, cost_of(rung.method, context, config).memory_bytes)))
+
+
+def _with_epochs(config: Any, hint: Mapping[str, float]) -> Any:
+    """The config with as many more or fewer passes over train as the hint says, at least one."""
+    factor = hint.get("epochs", 1.0)
+    return config if factor == 1.0 else dataclasses.replace(config, epochs=max(1.0, config.epochs * factor))
+
+
+def in_turn(methods: Sequence[str]) -> list[str]:
+    """The order in which defaults are tried: what needs no training first, then what wins most often.
+
+    Where the budget ends early, the rungs that are left out are those that are expected to matter least.
+    """
+    return sorted(methods, key=lambda name: (get_method(name).trained, -get_method(name).default_share))
 
 
 def largest_bracket(room: float, one: float) -> int:

@@ -11,7 +11,8 @@ from tunewise.evaluation.compare import holm, paired
 from tunewise.evaluation.cost import latency_ms
 from tunewise.evaluation.intervals import interval
 from tunewise.evaluation.metrics import METRICS
-from tunewise.methods import LADDER
+from tunewise.evaluation.ordinal import ordinal_scores
+from tunewise.methods import cost_rank
 from tunewise.predictors.base import Predictor
 from tunewise.search.climb import Rung
 from tunewise.seeding import generator
@@ -28,15 +29,24 @@ class Measured:
     predictions: tuple[Prediction, ...]
     statistics: np.ndarray
     score: Score
+    also: tuple[Score, ...] = ()
+    """Of an ordered task: the metrics that are reported whichever one it is chosen by."""
 
 
 def measure(
-    rung: Rung, predictor: Predictor, examples: Sequence[Example], task: Task, labels: Sequence[str], *, on: str
+    rung: Rung,
+    predictions: Sequence[Prediction],
+    examples: Sequence[Example],
+    task: Task,
+    labels: Sequence[str],
+    *,
+    on: str,
+    ordered: bool = False,
 ) -> Measured:
-    """Predictions and score of a rung's winner on these examples."""
+    """Score of a rung's winner on these examples."""
     metric = METRICS.get(task.metric)
-    predictions = predictor.predict(examples)
-    table = metric.statistics([str(e.target) for e in examples], predictions, labels)
+    targets = [e.target for e in examples if e.target is not None]
+    table = metric.statistics(targets, predictions, labels)
     score = interval(
         metric,
         table,
@@ -45,7 +55,19 @@ def measure(
         level=task.level,
         rng=generator(task.seed, on, rung.name),
     )
-    return Measured(rung=rung, predictions=tuple(predictions), statistics=table, score=score)
+    also = (
+        ordinal_scores(
+            targets,
+            predictions,
+            labels,
+            clusters=clusters_of(examples),
+            level=task.level,
+            rng=generator(task.seed, on, rung.name, "ordinal"),
+        )
+        if ordered
+        else ()
+    )
+    return Measured(rung=rung, predictions=tuple(predictions), statistics=table, score=score, also=tuple(also))
 
 
 def choose_rung(
@@ -54,17 +76,19 @@ def choose_rung(
     task: Task,
     labels: Sequence[str],
     base_size: Mapping[str, int],
+    seed_sd: Mapping[str, float],
 ) -> Choice:
     """The cheapest winner not inferior to the best by more than the task's margin.
 
     Cheaper is the lower rung of the ladder, and on one rung the smaller base (`base_size`, parameters by name).
+    `seed_sd` is the spread of the score over seeds, by rung, where it was measured.
     """
-    order = list(LADDER)
     contenders = [
         Contender(
             name=winner.rung.name,
-            cost_rank=(order.index(winner.rung.method.name), base_size[winner.rung.base]),
+            cost_rank=(cost_rank(winner.rung.method.name), base_size[winner.rung.base]),
             statistics_EK=winner.statistics,
+            seed_sd=seed_sd.get(winner.rung.name, 0.0),
         )
         for winner in winners
     ]

@@ -7,10 +7,11 @@ import numpy as np
 import psutil
 
 from tunewise.methods import get_method
-from tunewise.methods.base import Context
+from tunewise.methods.base import Context, skip_reason
+from tunewise.methods.folded import cost_of, refit_work
 from tunewise.search.budget import SEARCH_SHARE, Purse
 from tunewise.search.calibrate import Speed
-from tunewise.search.climb import MAX_BRACKET, largest_bracket
+from tunewise.search.climb import MAX_BRACKET, in_turn, largest_bracket
 from tunewise.search.space import FixedGrid
 from tunewise.search.watch import PlanRow
 
@@ -26,18 +27,17 @@ def make_plan(
     rows = [_features(base, context_of(base, methods[0], 0), speeds) for base in bases]
     left = float("inf") if purse.total is None else SEARCH_SHARE * purse.total
     trained = [name for name in methods if get_method(name).trained]
-    for name in methods:
+    for name in in_turn(methods):
         method = get_method(name)
         for base in bases:
             context = context_of(base, name, 0)
-            skip = (
-                method.skip(context) if context.base.info.family in method.families else "not for this family of base"
-            )
+            skip = skip_reason(method, context)
             speed = speeds.get(f"{name} {base}")
-            cost = method.cost(context, method.default(context))
+            config = method.default(context)
+            cost = cost_of(method, context, config)
             memory = max(cost.memory_bytes, speed.memory_bytes if speed else 0)
             refusal = skip or cost.fits or memory_refusal(memory)
-            price = purse.price(name, base, cost.work)
+            price = purse.price(name, base, cost.work + refit_work(method, context, config))
             if refusal is None and price > left:
                 refusal = "one candidate does not fit what is left of the budget"
             candidates = 0 if refusal else 1
@@ -89,8 +89,10 @@ def _with_bracket(
         more = len(method.propose(context, FixedGrid(), np.random.default_rng(0), MAX_BRACKET * 2))
         return dataclasses.replace(row, candidates=1 + more)
     rivals = sum(other.fits and other.method in trained for other in rows)
-    one = purse.price(row.method, row.base, method.cost(context, method.default(context)).work)
-    return dataclasses.replace(row, candidates=1 + largest_bracket(left / max(1, rivals), one))
+    config = method.default(context)
+    one = purse.price(row.method, row.base, cost_of(method, context, config).work)
+    refit = purse.price(row.method, row.base, refit_work(method, context, config))
+    return dataclasses.replace(row, candidates=1 + largest_bracket(left / max(1, rivals) - refit, one))
 
 
 def memory_refusal(needed_bytes: int) -> str | None:

@@ -18,14 +18,17 @@ from tunewise.evaluation.calibration import log_probabilities, scaled_losses, te
 from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.cost import PeakMemory
 from tunewise.evaluation.metrics import METRICS
+from tunewise.evaluation.several import find_thresholds, label_losses, probabilities
 from tunewise.methods.base import Bracket, Context, Method
+from tunewise.methods.folded import FoldedBracket, open_bracket
+from tunewise.predictors.several import Thresholds, from_shares, judged_again
 from tunewise.runs import Run, atomic_folder, folder_bytes
 from tunewise.search.budget import Clock
 from tunewise.search.halving import FIDELITIES, Decision, decide
 from tunewise.search.watch import Watcher
 from tunewise.seeding import generator
 from tunewise.training.checkpoint import load_checkpoint, save_checkpoint
-from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Trial, Unfinished, to_plain
+from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Target, Trial, Unfinished, to_plain
 
 SLICES = 40
 """Parts of a horizon between which interruptions and the clock are looked at."""
@@ -81,7 +84,7 @@ class Arena:
     task: Task
     stopper: Stopper
     watcher: Watcher
-    targets: Sequence[str] = ()
+    targets: Sequence[Target] = ()
     """Of the race part."""
     clusters: Sequence[str | None] | None = None
     """Of the race part, where the task names a cluster."""
@@ -167,7 +170,9 @@ class _Race:
         started = time.monotonic()
         with PeakMemory() as memory:
             recorded = self.arena.run.ledger.recall("layout", self.name)
-            bracket = self.method.open(dataclasses.replace(self.context, layout=recorded), configs)
+            bracket = open_bracket(self.method, dataclasses.replace(self.context, layout=recorded), configs)
+            for note in bracket.notes if recorded is None else ():
+                self.arena.watcher.say(note)
             self.arena.run.ledger.once("layout", self.name, lambda: bracket.layout or [])
             try:
                 self._restore(bracket)
@@ -289,9 +294,12 @@ class _Race:
         return None if np.isfinite([score, loss]).all() else "its score or loss on dev is not finite"
 
     def _member_losses(self, predictions: Sequence[Prediction]) -> np.ndarray:
-        target_E = self.context.target_indices(self.context.fold.race)
         if not predictions:  # it diverged
-            return np.full(len(target_E), np.inf)
+            return np.full(len(self.context.race), np.inf)
+        if self.context.several:
+            share_EL = probabilities(predictions, self.context.labels)
+            return label_losses(share_EL, self.context.wanted(self.context.race))
+        target_E = self.context.target_indices(self.context.race)
         log_EL = log_probabilities(predictions, self.context.labels)
         balanced = METRICS.get(self.arena.task.metric).weighs_labels_equally
         scaled_E = scaled_losses(log_EL, target_E, temperature(log_EL, target_E, balanced=balanced))
@@ -305,6 +313,12 @@ class _Race:
         metric = METRICS.get(self.arena.task.metric)
         n = len(self.context.labels)
         predictions = bracket.predictions()
+        thresholds: list[Thresholds] = [None] * len(predictions)
+        if self.context.several:
+            thresholds = [self._thresholds(row) for row in predictions]
+            predictions = [
+                judged_again(row, low) if low else row for row, low in zip(predictions, thresholds, strict=True)
+            ]
         table_P = [self.arena.judge(row, self.context.labels) if row else None for row in predictions]
         sign = 1.0 if metric.greater_is_better else -1.0
         score_P = np.array([np.nan if table is None else metric.aggregate(table, n) for table in table_P])
@@ -317,7 +331,10 @@ class _Race:
             rng = generator(self.context.seed, "winner", self.name)
             near = [p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)]
             best = min(near, key=lambda p: loss_P[p])
-            self._save(bracket, best, predictions[best])
+            self._save(bracket, best, predictions[best], thresholds[best])
+            if isinstance(bracket, FoldedBracket):
+                self.work += bracket.spent_on_refits
+                self.spent[self.alive[best]] += bracket.spent_on_refits
         trials: list[Trial] = []
         for member, candidate in enumerate(self.candidates):
             if member not in self.alive:
@@ -362,18 +379,34 @@ class _Race:
             metric, top_EK, other_EK, n_labels=n, clusters=self.arena.clusters, rng=rng, draws=200
         )
 
-    def _save(self, bracket: Bracket, member: int, predictions: Sequence[Prediction]) -> None:
+    def _thresholds(self, predictions: Sequence[Prediction]) -> Thresholds:
+        """Where each label is given, found on the race rows; None where there are no answers to find it on."""
+        tuned = METRICS.get(self.arena.task.metric).several
+        if not predictions or tuned is None:
+            return None
+        share_EL = probabilities(predictions, self.context.labels)
+        return find_thresholds(share_EL, self.context.wanted(self.context.race), tuned)
+
+    def _save(self, bracket: Bracket, member: int, predictions: Sequence[Prediction], thresholds: Thresholds) -> None:
+        predictor = bracket.predictor(member)
+        predictor.thresholds = thresholds
         with atomic_folder(self.folder / "predictor") as part:
-            bracket.predictor(member).save(part)
+            predictor.save(part)
         scores = np.array([[(p.scores or {})[label] for label in self.context.labels] for p in predictions])
         with atomic_folder(self.folder / "race") as part:
             np.save(part / "scores.npy", scores)
-            np.save(part / "labels.npy", np.array([self.context.labels.index(p.text) for p in predictions]))
+            if thresholds is None:
+                np.save(part / "labels.npy", np.array([self.context.labels.index(p.text) for p in predictions]))
+            else:
+                np.save(part / "thresholds.npy", np.array(thresholds))
 
 
 def race_predictions(folder: Path, labels: Sequence[str]) -> list[Prediction]:
     """The saved predictions of a bracket's best member on race."""
     score_EL = np.load(folder / "race" / "scores.npy")
+    if (folder / "race" / "thresholds.npy").exists():
+        low_L = np.load(folder / "race" / "thresholds.npy")
+        return from_shares(score_EL, tuple(labels), tuple(low_L.tolist()))
     label_E = np.load(folder / "race" / "labels.npy")
     return [
         Prediction(text=labels[label], scores=dict(zip(labels, map(float, row), strict=True)))
@@ -392,4 +425,5 @@ def trial_from_plain(raw: dict[str, Any]) -> Trial:
 
 
 def _curve(raw: dict[str, Any]) -> Curve:
-    return Curve(**{key: tuple(points) for key, points in raw.items()})
+    points = {key: tuple(value) for key, value in raw.items() if key != "best_step"}
+    return Curve(**points, best_step=int(raw["best_step"]))

@@ -25,7 +25,7 @@ def estimate(
     train_tokens: int,
     race_tokens: int,
     work_per_token: int,
-    layers: int,
+    layers: float,
     kept_numbers: int,
     copied_numbers: int,
     bytes_per_number: int,
@@ -33,10 +33,11 @@ def estimate(
     """What one candidate takes.
 
     `kept_numbers` are trained (five fp32 copies: value, gradient, two moments, best step); `copied_numbers` are held
-    once more in the working precision of `bytes_per_number`.
+    once more in the working precision of `bytes_per_number`; `layers` keep what the backward pass needs.
     """
-    work = round(plan.epochs * train_tokens * work_per_token) + plan.evaluations * race_tokens * WORK_FORWARD
+    trained = round(plan.epochs * train_tokens * work_per_token) * plan.passes
+    work = trained + plan.evaluations * race_tokens * WORK_FORWARD
     tokens = plan.tokens_per_pass or CPU_TOKENS
-    activations = tokens * info.hidden_size * layers * ACTIVATIONS_PER_LAYER * bytes_per_number
-    memory = kept_numbers * 5 * 4 + copied_numbers * bytes_per_number + activations
+    activations = tokens * plan.passes * info.hidden_size * layers * ACTIVATIONS_PER_LAYER * bytes_per_number
+    memory = kept_numbers * 5 * 4 + copied_numbers * bytes_per_number + round(activations)
     return Estimate(work, memory)

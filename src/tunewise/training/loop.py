@@ -19,6 +19,7 @@ from tunewise.errors import NotEnoughMemory, RunError
 from tunewise.models.encoder import Batch, Tokens, collate
 from tunewise.models.precision import fast_float32
 from tunewise.training.batches import Sizes, by_length, epoch_order, micro_batches, steps_per_epoch
+from tunewise.training.label_loss import label_divergence, label_losses, smoothed
 from tunewise.training.optimizer import MemberOptimizer, OptimizerName, ScheduleName, clip, schedule
 from tunewise.training.population import WORK_FORWARD, Key, Population
 from tunewise.training.rows import Rows
@@ -63,6 +64,11 @@ class Plan:
     tokens_per_pass: int | None = None
     """Padded tokens of a micro-batch, over all members; None: what suits the device."""
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes over a batch."""
+        return 2 if self.consistency else 1
+
     def horizon(self, rows: int) -> int:
         """Optimiser steps in all."""
         return max(1, round(self.epochs * steps_per_epoch(rows, self.batch_size)))
@@ -90,6 +96,8 @@ class Loop:
         self.horizon = plan.horizon(train.tokens.rows)
         self.points = evaluation_steps(self.horizon, plan.evaluations)
         self.step = 0
+        self.work_share = 1.0
+        """Of the base that is computed for a token; smaller where the rest was computed once and kept."""
         self.budget = plan.tokens_per_pass or (CUDA_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
         weight_L = np.ones(int(population.flat.views(population.flat.values_PN)["head.bias"].shape[1]))
         self.weight_L = torch.as_tensor(weight_L if class_weight_L is None else class_weight_L, dtype=torch.float64)
@@ -152,8 +160,10 @@ class Loop:
                     self.members[i].train_steps.append(self.step)
                     self.members[i].train_losses.append(loss)
         tokens = int(self.train_sizes.tokens_E[rows].sum())
-        passes = 2 if self.plan.consistency else 1
-        return tokens * self.population.work_per_token * passes * len(active)
+        return self._work(tokens * self.population.work_per_token * self.plan.passes) * len(active)
+
+    def _work(self, of_whole_base: int) -> int:
+        return round(of_whole_base * self.work_share)
 
     def _rate(self, member: int) -> float:
         own = self.settings[member]
@@ -199,7 +209,7 @@ class Loop:
     def _gradients(self, rows: np.ndarray, active: list[int]) -> list[float]:
         """Mean loss of each active member over the step; its gradient is in the flat buffer."""
         self.population.start_step()
-        total = float(self.weight_L[torch.as_tensor(self.train.target_E[rows])].sum())
+        total = float(self._row_weights(self.train.target_E[rows]).sum())
         loss_A = torch.zeros(len(active), dtype=torch.float64)
         for run in micro_batches(self.train_sizes, rows, max(1, self.budget // len(active))):
             batch = self._batch(self.train, run)
@@ -219,19 +229,31 @@ class Loop:
         # steps beyond the horizon name dropout masks that no other pass has
         again_ARL = self.population.logits(batch, active, Key(self.horizon + self.step, sequences))
         loss_A = (loss_A + self._loss(again_ARL, target_R, active)) / 2
-        weight_R = self.weight_L.to(logits_ARL)[torch.as_tensor(target_R, device=logits_ARL.device)]
-        return loss_A + self.plan.consistency / 4 * (_divergence(logits_ARL, again_ARL) @ weight_R)
+        apart_AR = (label_divergence if target_R.ndim == 2 else _divergence)(logits_ARL, again_ARL)
+        return loss_A + self.plan.consistency / 4 * (apart_AR @ self._row_weights(target_R).to(apart_AR))
+
+    def _row_weights(self, target_R: np.ndarray) -> Tensor:
+        """What each row's loss counts [R], by its label; all the same where it may have several."""
+        if target_R.ndim == 2:
+            return torch.ones(len(target_R), dtype=torch.float64)
+        return self.weight_L[torch.as_tensor(target_R)]
 
     def _loss(self, logits_ARL: Tensor, target_R: np.ndarray, active: list[int]) -> Tensor:
-        """Summed, weighted cross-entropy of each active member [A], in the precision of the logits."""
+        """Summed, weighted cross-entropy of each active member [A], in the precision of the logits.
+
+        Where a text may have several labels it is that of each label's yes or no, mean over the labels.
+        """
+        smoothing = [self.settings[i].label_smoothing for i in active]
+        if target_R.ndim == 2:
+            wanted_ARL = torch.as_tensor(target_R, device=logits_ARL.device).to(logits_ARL).expand_as(logits_ARL)
+            return label_losses(logits_ARL, smoothed(wanted_ARL, logits_ARL.new_tensor(smoothing))).sum(-1)
         target = torch.as_tensor(target_R, device=logits_ARL.device)
         log_ARL = F.log_softmax(logits_ARL, dim=-1)
         loss_AR = -log_ARL.gather(-1, target.expand(len(active), -1)[..., None])[..., 0]
-        smoothing = [self.settings[i].label_smoothing for i in active]
         if any(smoothing):
             share_A1 = torch.tensor(smoothing, dtype=loss_AR.dtype, device=loss_AR.device)[:, None]
             loss_AR = (1.0 - share_A1) * loss_AR - share_A1 * log_ARL.mean(-1)
-        return loss_AR @ self.weight_L.to(loss_AR)[target]
+        return loss_AR @ self._row_weights(target_R).to(loss_AR)
 
     # --- scoring
 
@@ -249,7 +271,7 @@ class Loop:
             if self.members[i].record(self.step, plain, scaled, self.plan.patience):
                 self.best_PN[i] = self.population.flat.values_PN[i]
                 self.best_logits_PEL[i] = logits_EL
-        return int(self.race_sizes.tokens_E.sum()) * WORK_FORWARD * len(active)
+        return self._work(int(self.race_sizes.tokens_E.sum()) * WORK_FORWARD) * len(active)
 
     def score(self, tokens: Tokens, members: Sequence[int]) -> Tensor:
         """Logits [A, E, L] of these members as they are now, in float64 on the CPU."""

@@ -13,7 +13,7 @@ from tunewise.models.encoder import Tokens
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokens with the index of each row's label."""
+    """Tokens with the index of each row's label; where a text may have several, 0 or 1 for each, [E, L]."""
 
     tokens: Tokens
     target_E: np.ndarray

@@ -9,6 +9,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from tunewise.training.label_loss import label_losses
 from tunewise.types import Curve
 
 TEMPERATURES = tuple(2.0 ** (k / 4) for k in range(-8, 17))
@@ -46,6 +47,7 @@ class Member:
             train_losses=tuple(self.train_losses),
             dev_steps=tuple(self.dev_steps),
             dev_losses=tuple(self.dev_losses),
+            best_step=self.best_step,
         )
 
     def diverge(self, reason: str) -> None:
@@ -72,6 +74,9 @@ def dev_losses(logits_EL: Tensor, target_E: Tensor) -> tuple[float, float]:
     mind, so it is the one to stop by (Guo et al. 2017).
     """
     logits_EL = logits_EL.double()
+    if target_E.ndim == 2:  # 0 or 1 for each of several labels
+        of_labels = [float(label_losses(logits_EL / t, target_E).mean()) for t in (1.0, *TEMPERATURES)]
+        return of_labels[0], min(of_labels[1:])
     plain = torch.nn.functional.cross_entropy(logits_EL, target_E)
     scaled = min(float(torch.nn.functional.cross_entropy(logits_EL / t, target_E)) for t in TEMPERATURES)
     return float(plain), scaled

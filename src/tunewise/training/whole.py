@@ -1,4 +1,4 @@
-"""One member whose every weight is trained: masters in fp32, products in the working dtype.
+"""One member whose weights are trained, all or the last blocks': masters in fp32, products in the working dtype.
 
 Only rows of the embedding table whose tokens occur in the data can ever get a gradient; only they are trained and kept
 here, which is exact (AdamW moves a row without gradients by weight decay alone, and embeddings have none).
@@ -7,19 +7,23 @@ Axes: V tokens of the vocabulary, U tokens in use, H hidden, N trainable numbers
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tunewise.models.encoder import Batch, Encoder
 from tunewise.models.tree import shared_tree
 from tunewise.seeding import derive
 from tunewise.training.flat import Flat, Group
+from tunewise.training.frozen import LowerBlocks, block_number, blocks_of
 from tunewise.training.population import (
     HEAD_BIAS,
     HEAD_WEIGHT,
+    WORK_FORWARD,
     WORK_FULL,
     HeadStart,
     Key,
@@ -64,16 +68,38 @@ class FullPopulation:
         seed: int = 0,
         base_dropout: bool = False,
         unit_length: bool = False,
+        layer_decay: float = 1.0,
+        checkpointing: bool = False,
+        lower: LowerBlocks | None = None,
     ) -> None:
-        """`used_tokens`: every token id that will ever be read here, in training and in scoring."""
+        """`used_tokens`: every token id that will ever be read here, in training and in scoring.
+
+        The rate of a block is that of the block above times `layer_decay`; the embeddings come below the lowest.
+        `checkpointing`: keep only what enters a block, and compute the block again in the backward pass.
+        `lower`: what stands in for the blocks that are not trained; embeddings then are not trained either.
+
+        Raises:
+            ModelError: the blocks of this base cannot be told apart, and an option needs that.
+        """
         self.base, self.dtype, self.seed = base, dtype, seed
         self.base_dropout, self.unit_length = base_dropout, unit_length
+        self.lower, self.layer_decay = lower, layer_decay
+        self.work_per_token = WORK_FULL + WORK_FORWARD if checkpointing else WORK_FULL
         self.encoder = copy.copy(base)
-        self.encoder.model = self._tree(used_tokens)
+        if lower is None:
+            self.encoder.model = self._tree(used_tokens)
+            masters = dict(self.encoder.model.named_parameters())
+        else:
+            self.encoder.model = lower.attach(shared_tree(base.model, dtype))
+            upper = tuple(f"{path}." for path, _ in lower.upper(self.encoder.model))
+            masters = {name: own for name, own in base.model.named_parameters() if name.startswith(upper)}
+        if checkpointing:
+            for block in self._trained_blocks():
+                _compute_again(block)
         wide = master_dtype(dtype)
-        start = {name: parameter[None].to(wide) for name, parameter in self.encoder.model.named_parameters()}
+        start = {name: parameter[None].to(wide) for name, parameter in masters.items()}
         start.update(head.tensors(1, base.info.hidden_size, wide, torch.device(base.device)))
-        self.flat = Flat(start, group=lambda name, tensor: Group(decays=self._decays(name, tensor)))
+        self.flat = Flat(start, group=self._group)
         self._work_1N: Tensor | None = None
         self._leaves: dict[str, Tensor] = {}
         self._fresh = True
@@ -91,9 +117,25 @@ class FullPopulation:
         self._used_U = used_U
         return model
 
-    def _decays(self, name: str, tensor: Tensor) -> bool:
+    def _trained_blocks(self) -> list[nn.Module]:
+        if self.lower is not None:
+            return [block for _, block in self.lower.upper(self.encoder.model)]
+        return list(blocks_of(self.encoder.model)[1])
+
+    def _group(self, name: str, tensor: Tensor) -> Group:
         """Matrices decay; biases, norms and embeddings of tokens do not."""
-        return tensor.dim() > 2 and name != self._table_name
+        decays = tensor.dim() > 2 and (self.lower is not None or name != self._table_name)
+        return Group(decays=decays, rate=self._rate(name))
+
+    def _rate(self, name: str) -> float:
+        if self.layer_decay == 1.0 or name in (HEAD_WEIGHT, HEAD_BIAS):
+            return 1.0
+        path, blocks = blocks_of(self.encoder.model)
+        number = block_number(name, path)
+        if number is not None:
+            return self.layer_decay ** (len(blocks) - 1 - number)
+        # what is in no block comes before them, as embeddings of all kinds do, or after them, as a last norm does
+        return self.layer_decay ** len(blocks) if "embed" in name else 1.0
 
     def _bind(self) -> None:
         """Put this member's weights into its module tree, ready to be trained."""
@@ -114,26 +156,35 @@ class FullPopulation:
 
     @property
     def trainable_parameters(self) -> int:
-        """All of the base's and the head's, those of tokens that do not occur among them."""
+        """All of the base's and the head's, those of tokens that do not occur among them; or of what is trained."""
+        if self.lower is not None:
+            return self.flat.numbers
         table: Tensor = self.base.model.get_input_embeddings().weight  # type: ignore[operator]
         return self.flat.numbers + (len(table) - len(self._used_U)) * table.shape[1]
 
     def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
+        vector_RH = self.vectors(batch, key)
+        return head_logits(vector_RH[None], self._leaves[HEAD_WEIGHT][None], self._leaves[HEAD_BIAS][None])
+
+    def vectors(self, batch: Batch, key: Key | None) -> Tensor:
+        """[R, H], what the head reads; `key` is None where nothing is random (scoring)."""
         if not self._leaves:
             self._bind()
         if key is None or not self.base_dropout:
             hidden_STH = self.encoder.forward(batch)
         else:
             hidden_STH = self._with_dropout(batch, key)
-        vector_RH = pooled(self.encoder, batch, hidden_STH, unit_length=self.unit_length)
-        return head_logits(vector_RH[None], self._leaves[HEAD_WEIGHT][None], self._leaves[HEAD_BIAS][None])
+        return pooled(self.encoder, batch, hidden_STH, unit_length=self.unit_length)
 
     def _with_dropout(self, batch: Batch, key: Key) -> Tensor:
         """Hidden states with the base's own dropout, whose masks come from (seed, step, first sequence)."""
         device = batch.input_ids_ST.device
+        # what is not trained answers as it does where its states are kept
+        modules = [self.encoder.model] if self.lower is None else self._trained_blocks()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive(self.seed, "dropout", key.step, int(key.sequence_S[0])))
-            self.encoder.model.train()
+            for module in modules:
+                module.train()
             try:
                 return self.encoder.forward(batch)
             finally:
@@ -165,11 +216,34 @@ class FullPopulation:
     def export(self, row_N: Tensor) -> dict[str, Tensor]:
         """Every weight of the base by its own name (the embedding table whole again) and the head."""
         tensors = self.flat.member(row_N)
+        if self.lower is not None:
+            return {name: own.detach().to(row_N.dtype) for name, own in self.base.model.named_parameters()} | tensors
         table: Tensor = self.base.model.get_input_embeddings().weight.detach()  # type: ignore[operator]
         whole_VH = table.to(row_N.dtype).clone()
         whole_VH[self._used_U] = tensors[self._table_name].to(whole_VH.dtype)
         tensors[self._table_name] = whole_VH
         return tensors
+
+
+def _compute_again(block: nn.Module) -> None:
+    """Let the block keep its input only, and be computed again, with the same dropout, in the backward pass."""
+    forward = block.forward
+
+    def once_more(*args: Any, **kwargs: Any) -> Any:
+        training = block.training
+
+        def as_before(*args: Any, **kwargs: Any) -> Any:
+            # by the time of the backward pass the model is in evaluation mode again
+            now = block.training
+            block.train(training)
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                block.train(now)
+
+        return checkpoint(as_before, *args, use_reentrant=False, preserve_rng_state=training, **kwargs)
+
+    block.forward = once_more
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor, *, trained: bool) -> nn.Parameter:

@@ -95,7 +95,7 @@ def changed(folder, **values):
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"peft_type": "VERA"}, "is of PEFT type VERA; only .*LORA"),
+        ({"peft_type": "VORA"}, "is of PEFT type VORA, which is not read here. .* Did you mean"),
         ({"modules_to_save": ["classifier"]}, "uses `modules_to_save`"),
         ({"bias": "all"}, "trains biases"),
         ({"r": 0}, "must be numbers above 0"),

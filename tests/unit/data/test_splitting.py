@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewise.data.normal import normal_texts
-from tunewise.data.split import content_digest, race_and_choose, split_digest, split_off
+from tunewise.data.split import content_digest, few_shots, k_folds, race_and_choose, split_digest, split_off
 from tunewise.types import Example
 
 
@@ -106,3 +106,30 @@ def test_digests_ignore_order_and_notice_change():
     assert content_digest(renamed) == content_digest(examples)
     with pytest.raises(AssertionError):
         assert content_digest(examples[:2]) == content_digest(examples)
+
+
+def test_folds_hold_every_row_once_and_every_class_in_the_rest() -> None:
+    rows = [Example(id=str(i), fields={"t": f"text {i}"}, target="ab"[i % 5 == 0]) for i in range(43)]
+    parts = k_folds(rows, 4, seed=3)
+    assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in rows)
+    assert sorted(map(len, parts)) == [10, 11, 11, 11]
+    assert all({e.target for e in part} == {"a", "b"} for part in parts)
+
+
+def test_there_are_no_more_folds_than_groups() -> None:
+    rows = [Example(id=str(i), fields={"t": f"text {i}"}, target="ab"[i % 2], cluster=f"c{i % 3}") for i in range(12)]
+    parts = k_folds(rows, 5, seed=0)
+    assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in rows)
+    clusters = [{e.cluster for e in part} for part in parts]
+    assert all(parts)
+    assert sum(map(len, clusters)) == 3
+
+
+def test_shots_are_drawn_per_class_and_another_draw_is_another() -> None:
+    rows = [Example(id=str(i), fields={"t": f"text {i}"}, target="abc"[i % 3]) for i in range(60)]
+    rows.append(Example(id="x", fields={"t": "rare"}, target="d"))
+    first, again, other = (few_shots(rows, 4, draw=draw) for draw in (0, 0, 1))
+    assert [e.id for e in first] == [e.id for e in again]
+    assert {e.id for e in first} != {e.id for e in other}
+    assert Counter(e.target for e in first) == {"a": 4, "b": 4, "c": 4, "d": 1}
+    assert few_shots(list(reversed(rows)), 4, draw=0) == tuple(reversed(first)), "the order of rows does not matter"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from tunewise.errors import ConfigError
+from tunewise.errors import ConfigError, DataError
 from tunewise.evaluation.metrics import METRICS
 from tunewise.evaluation.metrics.base import Metric
 from tunewise.types import Prediction
@@ -23,7 +23,7 @@ def value(name: str, targets: str, answers: str, labels: tuple[str, ...] = LABEL
     return metric.aggregate(metric.statistics(list(targets), said(answers), labels), len(labels))
 
 
-def of_sklearn(name: str, targets: list[str], answers: list[str]) -> float:
+def of_sklearn(name: str, targets: list[str], answers: list[str], labels: tuple[str, ...]) -> float:
     present = sorted(set(targets))
     return {
         "accuracy": lambda: sk.accuracy_score(targets, answers),
@@ -32,6 +32,10 @@ def of_sklearn(name: str, targets: list[str], answers: list[str]) -> float:
         "balanced_accuracy": lambda: sk.balanced_accuracy_score(targets, answers),
         "mcc": lambda: sk.matthews_corrcoef(targets, answers),
         "cohen_kappa": lambda: sk.cohen_kappa_score(targets, answers),
+        "quadratic_kappa": lambda: sk.cohen_kappa_score(targets, answers, labels=labels, weights="quadratic"),
+        "micro_f1": lambda: sk.f1_score(targets, answers, average="micro"),
+        "subset_accuracy": lambda: sk.accuracy_score(targets, answers),
+        "mae": lambda: sk.mean_absolute_error([labels.index(t) for t in targets], [labels.index(a) for a in answers]),
     }[name]()
 
 
@@ -41,7 +45,8 @@ def test_every_metric_declares_what_it_is(name):
     assert isinstance(metric, Metric)
     assert metric.name == name
     assert metric.signature.startswith(f"{name}|")
-    assert metric.greater_is_better == (name != "log_loss")
+    assert metric.greater_is_better == (name not in ("log_loss", "mae"))
+    assert metric.needs_order == (name in ("quadratic_kappa", "mae"))
     assert metric.decomposes or not metric.binary
 
 
@@ -60,7 +65,7 @@ def test_metrics_equal_sklearn(name, seed):
     answers = [t if rng.random() < 0.6 else str(rng.choice(labels)) for t in targets]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sklearn remarks on labels that are answered and never wanted
-        expected = of_sklearn(name, targets, answers)
+        expected = of_sklearn(name, targets, answers, labels)
     assert value(name, "".join(targets), "".join(answers), labels) == pytest.approx(expected, abs=1e-12)
 
 
@@ -112,8 +117,35 @@ def test_weighted_rows_equal_repeated_rows(name):
     assert drawn_D == pytest.approx(repeated)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("mcc", 0.0), ("cohen_kappa", 0.0), ("macro_f1", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("mcc", 0.0), ("cohen_kappa", 0.0), ("quadratic_kappa", 0.0), ("macro_f1", 1.0)]
+)
 def test_one_label_only_has_a_declared_value(name, expected):
     assert value(name, "aaa", "aaa") == expected
     if expected == 0.0:
         assert "undefined:0" in METRICS.get(name).signature
+
+
+def test_distances_follow_the_order_of_the_labels_and_not_their_names():
+    order = ("bad", "so so", "good")
+    answers = [Prediction(text=text) for text in ("good", "so so", "good")]
+
+    def of(name: str, labels: tuple[str, ...]) -> float:
+        metric = METRICS.get(name)
+        return metric.aggregate(metric.statistics(["bad", "bad", "good"], answers, labels), 3)
+
+    assert of("mae", order) == pytest.approx((2 + 1 + 0) / 3)
+    assert of("mae", tuple(sorted(order))) == pytest.approx((1 + 2 + 0) / 3)
+    # distances 4 + 1 + 0; by chance every target meets every answer: (4 + 1 + 4) * 2 / 3 for bad, (0 + 1 + 0) / 3
+    assert of("quadratic_kappa", order) == pytest.approx(1 - 5 / (18 / 3 + 1 / 3))
+
+
+@pytest.mark.parametrize("target", LABELS)
+def test_an_answer_outside_an_ordered_scale_is_as_far_off_as_can_be(target):
+    farthest = max(abs(LABELS.index(target) - rank) for rank in range(3))
+    assert value("mae", target, "z") == farthest
+
+
+def test_a_target_outside_an_ordered_scale_is_refused():
+    with pytest.raises(DataError, match=r"mae: the target 'z' of row 1 has no place among the ordered labels"):
+        value("mae", "az", "ab")

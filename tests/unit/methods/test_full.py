@@ -34,7 +34,6 @@ def context(tiny):
         base=tiny,
         folds=(Fold(train=examples(40, 0), race=examples(15, 1)),),
         features=lambda rows: tiny.features([row.texts for row in rows], "keep_start"),
-        score=lambda predictions: 0.0,
         work=10**9,
         seed=11,
         train_tokens=400,

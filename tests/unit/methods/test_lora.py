@@ -37,7 +37,6 @@ def context_of(base, **options):
         task=Task(data=DataConfig(train="x"), dtype="float32"),
         base=base,
         features=lambda rows: base.features([row.texts for row in rows], "keep_start"),
-        score=lambda predictions: 0.0,
         work=10**9,
         seed=11,
         train_tokens=400,

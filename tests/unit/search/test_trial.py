@@ -36,6 +36,7 @@ class FakeBracket:
     def __init__(self, configs: Sequence[FakeConfig]) -> None:
         self.configs, self.fidelity, self.horizon, self.layout = list(configs), 0, 16, None
         self.advanced: list[int] = []
+        self.notes = ()
 
     @property
     def size(self) -> int:
@@ -109,7 +110,6 @@ def context(arena: Arena, tiny) -> Context:
         base=tiny,
         folds=(Fold(train=RACE, race=RACE),),
         features=lambda examples: np.zeros((len(examples), 1)),
-        score=lambda predictions: 0.0,
         work=1,
         seed=1,
     )

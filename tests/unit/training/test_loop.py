@@ -180,7 +180,7 @@ def test_full_equals_plain_adamw_on_the_whole_model(full_loop, double, train):
         schedule.step()
     loop.step = 0
     loop.optimizer.weight_decay = [0.0]
-    loop.optimizer._build()
+    loop.optimizer._build([{}])
     loop.advance(loop.horizon)
     ours = loop.population.export(loop.population.flat.values_PN[0])
     for name, theirs in [*model.named_parameters(), ("head.weight", head.weight), ("head.bias", head.bias)]:

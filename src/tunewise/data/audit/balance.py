@@ -12,22 +12,24 @@ UNEVEN = 10
 
 def check(data: Data, ruler: Ruler) -> list[Finding]:
     """The largest and smallest class of train, classes with fewer than five rows there, and classes not in dev."""
-    counts = Counter(str(example.target) for example in data.train)
+    counts = Counter(label for example in data.train for label in example.labels)
+    rows = len(data.train)
     largest = min(counts, key=lambda label: (-counts[label], label))
     smallest = min(counts, key=lambda label: (counts[label], label))
     sentence = (
         f"{len(counts)} classes in train; the largest is '{largest}' with {counts[largest]:,} rows "
-        f"({counts[largest] / counts.total():.1%}), the smallest '{smallest}' with {counts[smallest]:,}."
+        f"({counts[largest] / rows:.1%}), the smallest '{smallest}' with {counts[smallest]:,}."
     )
     uneven = counts[largest] > UNEVEN * counts[smallest]
     severity: Severity = "warning" if uneven else "info"
     found = [Finding(check="balance", severity=severity, sentence=sentence, count=len(counts))]
     few = sorted(label for label, count in counts.items() if count < FEW)
+    few_labels = set(few)
     if few:
-        ids = tuple(example.id for example in data.train if example.target in few)
+        ids = tuple(example.id for example in data.train if not few_labels.isdisjoint(example.labels))
         sentence = f"{_classes(few)} fewer than {FEW} rows in train: {_shown(few)}."
         found.append(Finding(check="balance", severity="warning", sentence=sentence, count=len(few), ids=ids))
-    unseen = sorted(counts.keys() - {str(example.target) for example in data.dev})
+    unseen = sorted(counts.keys() - {label for example in data.dev for label in example.labels})
     if unseen:
         sentence = f"{_classes(unseen)} no row in dev and cannot be measured there: {_shown(unseen)}."
         found.append(Finding(check="balance", severity="warning", sentence=sentence, count=len(unseen)))

@@ -26,7 +26,7 @@ KINDS: tuple[tuple[re.Pattern[str], Severity, str], ...] = (
 
 def check(data: Data, ruler: Ruler) -> list[Finding]:
     """Rows of train and dev, by kind of character, in their texts or their label."""
-    examples = [(e.id, "\n".join((*e.texts, e.target or ""))) for e in (*data.train, *data.dev)]
+    examples = [(e.id, "\n".join((*e.texts, *e.labels))) for e in (*data.train, *data.dev)]
     found = []
     for pattern, severity, said in KINDS:
         ids = tuple(name for name, text in examples if pattern.search(text))

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from tunewise.data.audit.finding import Finding, Ruler
 from tunewise.data.load import Data
 from tunewise.data.normal import normal_texts
-from tunewise.types import Example
+from tunewise.types import Example, target_text
 
 
 def check(data: Data, ruler: Ruler) -> list[Finding]:
@@ -17,7 +17,7 @@ def check(data: Data, ruler: Ruler) -> list[Finding]:
     if not torn:
         return []
     ids = tuple(example.id for group in torn for example in group)
-    pairs = Counter(tuple(sorted({str(example.target) for example in group})) for group in torn)
+    pairs = Counter(tuple(sorted({target_text(example.target) for example in group})) for group in torn)
     names, most = max(pairs.items(), key=lambda item: (item[1], item[0]))
     sentence = (
         f"{len(torn):,} texts stand with different labels ({len(ids):,} rows); most often {' and '.join(names)} "

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tunewise.data.table import Table, Unusable
+from tunewise.data.loaders.jsonl import as_text
+from tunewise.data.table import Table, Unusable, plain_lists
 from tunewise.errors import DataError
 
 
@@ -25,6 +26,7 @@ def table_of_arrow(
         raise DataError(f"{source}: the column name '{twice[0]}' stands more than once; rename one of them.")
     columns: dict[str, list[str | None]] = {}
     unusable: dict[str, Unusable] = {}
+    lists: dict[str, list[tuple[str, ...] | None]] = {}
     for name in table.column_names:
         try:
             found = _texts(table.column(name), (names or {}).get(name))
@@ -32,6 +34,8 @@ def table_of_arrow(
             raise DataError(f"{source}: column '{name}' cannot be read as text ({error}).") from error
         if isinstance(found, Unusable):
             unusable[name] = found
+            if found.kind == "list" and (values := plain_lists(table.column(name).to_pylist(), as_text)) is not None:
+                lists[name] = values
         else:
             columns[name] = found
     return Table(
@@ -41,6 +45,7 @@ def table_of_arrow(
         unit="row",
         notes=(f"{source}: {table.num_rows:,} rows, {table.num_columns} columns.", *notes),
         unusable=unusable,
+        lists=lists,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from tunewise.data.loaders.jsonl import as_text, table_of_rows
-from tunewise.data.table import Table, Unusable
+from tunewise.data.table import Table, Unusable, plain_lists
 from tunewise.errors import DataError
 
 
@@ -29,6 +29,7 @@ def _from_pandas(frame: Any, *, name: str) -> Table:
         raise DataError(f"{name}: the column name '{twice[0]}' stands more than once; rename one of them.")
     columns: dict[str, list[str | None]] = {}
     unusable: dict[str, Unusable] = {}
+    lists: dict[str, list[tuple[str, ...] | None]] = {}
     for position, column in enumerate(names):
         series = frame.iloc[:, position]
         values = [None if gone else value for value, gone in zip(series, series.isna(), strict=True)]
@@ -36,6 +37,9 @@ def _from_pandas(frame: Any, *, name: str) -> Table:
         if broken is not None:
             row, kind = broken
             unusable[column] = Unusable(kind=kind, sentence=f"row {row} holds {_said(kind)}")
+            plain: list[Any] = [_listed(value) for value in values]
+            if kind == "list" and (found := plain_lists(plain, _plain)) is not None:
+                lists[column] = found
         else:
             columns[column] = [_plain(value) for value in values]
     return Table(
@@ -45,6 +49,7 @@ def _from_pandas(frame: Any, *, name: str) -> Table:
         unit="row",
         notes=(f"{name}: {len(frame):,} rows, {len(names)} columns.",),
         unusable=unusable,
+        lists=lists,
     )
 
 
@@ -54,6 +59,11 @@ def _plain(value: Any) -> str | None:
     if item is None or isinstance(value, float):
         return as_text(value)
     return as_text(item())
+
+
+def _listed(value: Any) -> Any:
+    """An array as a list; everything else as it is."""
+    return value.tolist() if getattr(value, "ndim", 0) == 1 else value
 
 
 def _unusable(value: Any) -> Literal["list", "mapping", "bytes", "not finite"] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tunewise.data.files import read_text
-from tunewise.data.table import Table, Unusable
+from tunewise.data.table import Table, Unusable, plain_lists
 from tunewise.errors import DataError
 
 
@@ -54,6 +54,7 @@ def table_of_rows(
     names = dict.fromkeys(name for row in rows for name in row)
     columns: dict[str, list[str | None]] = {}
     unusable: dict[str, Unusable] = {}
+    lists: dict[str, list[tuple[str, ...] | None]] = {}
     for name in names:
         raw = [row.get(name) for row in rows]
         kinds = set(map(type, raw))
@@ -62,11 +63,15 @@ def table_of_rows(
             row, kind = broken
             said = {"list": "a list", "mapping": "an object"}.get(kind, "a number that is not finite")
             unusable[name] = Unusable(kind=kind, sentence=f"{unit} {lines[row]} holds {said}")
+            if kind == "list" and (found := plain_lists(raw, as_text)) is not None:
+                lists[name] = found
             continue
         columns[name] = [as_text(value) for value in raw]
         if str in kinds and kinds & {_Number, int, float}:
             notes.append(f"{source}: '{name}' holds both texts and numbers; both are read as text, as written.")
-    return Table(columns=columns, source=source, lines=lines, unit=unit, notes=tuple(notes), unusable=unusable)
+    return Table(
+        columns=columns, source=source, lines=lines, unit=unit, notes=tuple(notes), unusable=unusable, lists=lists
+    )
 
 
 def as_text(value: Any) -> str | None:

@@ -13,5 +13,9 @@ METRICS: Registry[Metric] = Registry(
         "mcc": "tunewise.evaluation.metrics.mcc:mcc",
         "log_loss": "tunewise.evaluation.metrics.log_loss:log_loss",
         "cohen_kappa": "tunewise.evaluation.metrics.cohen_kappa:cohen_kappa",
+        "quadratic_kappa": "tunewise.evaluation.metrics.quadratic_kappa:quadratic_kappa",
+        "mae": "tunewise.evaluation.metrics.mae:mae",
+        "micro_f1": "tunewise.evaluation.metrics.micro_f1:micro_f1",
+        "subset_accuracy": "tunewise.evaluation.metrics.subset_accuracy:subset_accuracy",
     },
 )

@@ -6,7 +6,7 @@ import numpy as np
 
 from tunewise.evaluation.metrics.base import near_the_edge
 from tunewise.evaluation.metrics.mean import MeanMetric
-from tunewise.types import Prediction
+from tunewise.types import Prediction, Target
 
 
 class Accuracy(MeanMetric):
@@ -17,9 +17,9 @@ class Accuracy(MeanMetric):
     binary = True
 
     def statistics(
-        self, targets: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]
+        self, targets: Sequence[Target], predictions: Sequence[Prediction], labels: Sequence[str]
     ) -> np.ndarray:
-        known = set(labels)
+        known: set[Target] = set(labels)
         return np.array(
             [
                 [float(prediction.text == target and target in known)]

@@ -8,9 +8,10 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from tunewise.types import Prediction
+from tunewise.types import Prediction, Target
 
-Unit = Literal["points", "nats"]
+Unit = Literal["points", "nats", "ranks"]
+Tuned = Literal["each", "all", "none"]
 
 
 @runtime_checkable
@@ -22,16 +23,22 @@ class Metric(Protocol):
     """Implementation and the options that change the number; two scores compare only where it is equal."""
     greater_is_better: bool
     unit: Unit
-    """"points": a share or coefficient, printed times 100; "nats": printed as it is."""
+    """"points": a share or coefficient, printed times 100; "nats" and "ranks": printed as they are."""
     decomposes: bool
     """Whether the value is the mean of per-example values."""
     binary: bool
     """Whether those values are 0 or 1, so that Wilson's interval and McNemar's test apply."""
     weighs_labels_equally: bool
     """Whether a rare label counts as much as a frequent one; class-balanced losses go with it."""
+    needs_order: bool
+    """Whether it measures how far off an answer is; `labels` must then go from the lowest to the highest."""
+
+    several: Tuned | None
+    """None: it measures one label per text only. Else it measures several too, and is highest with a threshold found
+    for "each" label, one for "all" labels, or "none" (one half)."""
 
     def statistics(
-        self, targets: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]
+        self, targets: Sequence[Target], predictions: Sequence[Prediction], labels: Sequence[str]
     ) -> np.ndarray:
         """All the metric needs of each example, [E, K] float64."""
 

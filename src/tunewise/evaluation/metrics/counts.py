@@ -1,7 +1,8 @@
 """Metrics that follow from how often each label was wanted, said, and said rightly.
 
 Axes: E examples, K = 2 statistics (index of the target, index of the prediction), C distinct pairs, D draws,
-L labels and, last, everything outside them.
+L labels and, last, everything outside them. Where a text may have several labels, K = 2 L: whether each label is
+wanted, and whether it was said.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunewise.evaluation.metrics.base import Unit, near_the_edge
-from tunewise.types import Prediction
+from tunewise.evaluation.metrics.base import Tuned, Unit, near_the_edge
+from tunewise.types import Prediction, Target
 
 RARE = 5
 """Labels with fewer examples than this have no interval worth the name."""
@@ -56,15 +57,19 @@ class CountsMetric:
     decomposes = False
     binary = False
     weighs_labels_equally = False
+    needs_order = False
+    several: Tuned | None = None
 
     def from_counts(self, counts: Counts) -> np.ndarray:
         raise NotImplementedError
 
     def statistics(
-        self, targets: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]
+        self, targets: Sequence[Target], predictions: Sequence[Prediction], labels: Sequence[str]
     ) -> np.ndarray:
         """Index of target and of prediction in `labels`; their number where it is outside, which is never right."""
-        index = {label: i for i, label in enumerate(labels)}
+        if any(isinstance(target, tuple) for target in targets):
+            return np.hstack(marks(targets, predictions, labels))
+        index: dict[Target, int] = {label: i for i, label in enumerate(labels)}
         pairs = [
             (index.get(target, len(index)), index.get(prediction.text, len(index)))
             for target, prediction in zip(targets, predictions, strict=True)
@@ -78,6 +83,9 @@ class CountsMetric:
         return self.from_counts(count(statistics_CK, weight_DC, n_labels))
 
     def caution(self, statistics_EK: np.ndarray, n_labels: int) -> str | None:
+        if _is_marks(statistics_EK, n_labels):
+            support_L = statistics_EK[:, :n_labels].sum(axis=0)
+            return _rare_labels(support_L, n_labels) if self.weighs_labels_equally else None
         target_E, predicted_E = statistics_EK.T
         hits = int(((target_E == predicted_E) & (target_E < n_labels)).sum())
         notes = [near_the_edge(hits, len(target_E))]
@@ -89,9 +97,35 @@ class CountsMetric:
 
 def count(statistics_CK: np.ndarray, weight_DC: np.ndarray, n_labels: int) -> Counts:
     """Weighted counts by label of each draw."""
+    if _is_marks(statistics_CK, n_labels):
+        wanted_CL, said_CL = statistics_CK[:, :n_labels], statistics_CK[:, n_labels:]
+        return Counts(*(_with_outside(weight_DC @ each_CL) for each_CL in (wanted_CL * said_CL, said_CL, wanted_CL)))
     target_C, predicted_C = statistics_CK.astype(np.int64).T
     hit_C = np.where((target_C == predicted_C) & (target_C < n_labels), target_C, -1)
     return Counts(*(_sum_by(index_C, weight_DC, n_labels + 1) for index_C in (hit_C, predicted_C, target_C)))
+
+
+def marks(
+    targets: Sequence[Target], predictions: Sequence[Prediction], labels: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each label is wanted, and whether it was said: two of [E, L] with 0 and 1, float64."""
+    index = {label: i for i, label in enumerate(labels)}
+    wanted_EL, said_EL = np.zeros((len(targets), len(labels))), np.zeros((len(targets), len(labels)))
+    for row, (target, prediction) in enumerate(zip(targets, predictions, strict=True)):
+        said = (prediction.text,) if prediction.labels is None else prediction.labels
+        wanted_EL[row, [index[label] for label in ((target,) if isinstance(target, str) else target)]] = 1.0
+        said_EL[row, [index[label] for label in said]] = 1.0
+    return wanted_EL, said_EL
+
+
+def _is_marks(statistics_EK: np.ndarray, n_labels: int) -> bool:
+    """Whether the statistics are of several labels; one label per text has two or more, so that the widths differ."""
+    return statistics_EK.shape[1] != 2 or n_labels == 1
+
+
+def _with_outside(count_DL: np.ndarray) -> np.ndarray:
+    """With a last column for what is outside the labels, which is nothing."""
+    return np.pad(count_DL, ((0, 0), (0, 1)))
 
 
 def _sum_by(index_C: np.ndarray, weight_DC: np.ndarray, size: int) -> np.ndarray:

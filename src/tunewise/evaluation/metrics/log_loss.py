@@ -7,7 +7,7 @@ import numpy as np
 from tunewise.errors import ConfigError
 from tunewise.evaluation.metrics.base import Unit
 from tunewise.evaluation.metrics.mean import MeanMetric
-from tunewise.types import Prediction
+from tunewise.types import Prediction, Target
 
 SMALLEST_PROBABILITY = 1e-12
 """Smaller ones count as this, so that one answer that was ruled out costs 27.6 nats and not infinity."""
@@ -22,7 +22,7 @@ class LogLoss(MeanMetric):
     unit: Unit = "nats"
 
     def statistics(
-        self, targets: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]
+        self, targets: Sequence[Target], predictions: Sequence[Prediction], labels: Sequence[str]
     ) -> np.ndarray:
         """Loss of each example, [E, 1].
 
@@ -36,7 +36,7 @@ class LogLoss(MeanMetric):
                     f"log_loss: it needs a probability for each label, and the predictor gave none for row {i}. "
                     "Choose a metric that reads labels only, for example macro_f1."
                 )
-            share_E[i] = prediction.scores.get(target, 0.0)
+            share_E[i] = prediction.scores.get(str(target), 0.0)
         loss_E = -np.log(np.maximum(share_E, SMALLEST_PROBABILITY))
         return loss_E[:, None]
 

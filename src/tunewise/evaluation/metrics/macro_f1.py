@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tunewise.evaluation.metrics.base import Tuned
 from tunewise.evaluation.metrics.counts import Counts, CountsMetric
 
 
@@ -15,6 +16,7 @@ class MacroF1(CountsMetric):
     name = "macro_f1"
     signature = "macro_f1|impl:sklearn-definition|zero_division:0|labels:in-targets"
     weighs_labels_equally = True
+    several: Tuned | None = "each"
 
     def from_counts(self, counts: Counts) -> np.ndarray:
         return counts.mean_over_targets(counts.f1_DL())

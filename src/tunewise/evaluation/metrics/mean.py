@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tunewise.evaluation.metrics.base import Unit
-from tunewise.types import Prediction
+from tunewise.evaluation.metrics.base import Tuned, Unit
+from tunewise.types import Prediction, Target
 
 
 class MeanMetric:
@@ -21,9 +21,11 @@ class MeanMetric:
     decomposes = True
     binary = False
     weighs_labels_equally = False
+    needs_order = False
+    several: Tuned | None = None
 
     def statistics(
-        self, targets: Sequence[str], predictions: Sequence[Prediction], labels: Sequence[str]
+        self, targets: Sequence[Target], predictions: Sequence[Prediction], labels: Sequence[str]
     ) -> np.ndarray:
         raise NotImplementedError
 

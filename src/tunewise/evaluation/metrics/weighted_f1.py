@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tunewise.evaluation.metrics.base import Tuned
 from tunewise.evaluation.metrics.counts import Counts, CountsMetric, divide
 
 
@@ -10,6 +11,7 @@ class WeightedF1(CountsMetric):
 
     name = "weighted_f1"
     signature = "weighted_f1|impl:sklearn-definition|zero_division:0"
+    several: Tuned | None = "each"
 
     def from_counts(self, counts: Counts) -> np.ndarray:
         return divide((counts.f1_DL() * counts.target_DL).sum(axis=1), counts.n_D)

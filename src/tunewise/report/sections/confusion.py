@@ -1,15 +1,16 @@
-"""Which labels are taken for which: the confusion matrix of the chosen predictor on held_out."""
+"""Which labels are taken for which by the chosen predictor on held_out; of several labels, how each of them fares."""
 
 from collections import Counter
 
 from tunewise.report import charts
-from tunewise.report.base import Section, fragment, missing
+from tunewise.report.base import Section, first, fragment, missing
 from tunewise.report.record import Record
 
 NAME = "confusion"
 MOST_WITH_TEXT = 30
 MOST_LABELS = 200
 MOST_PAIRS = 15
+MOST_ROWS = 100
 
 TEMPLATE = """
 <p class="lede">{{ right }} of {{ n }} rows of {{ part }} are right.
@@ -27,8 +28,25 @@ Lines are targets, columns answers, darker is more often; hover for names and co
 {% if drawn %}<div class="chart" data-chart="confusion" role="img" aria-label="Confusion matrix"></div>{% endif %}
 """
 
+LABELS = """
+<p class="lede">A text may have several labels, or none: each is a question of its own, answered with yes from its
+threshold on. On held_out, the most frequent first:</p>
+<div class="scroll"><table class="compact"><thead><tr><th scope="col">label</th><th scope="col">wanted</th>
+<th scope="col">given</th><th scope="col">rightly</th><th scope="col">precision</th><th scope="col">recall</th>
+<th scope="col">F1</th><th scope="col">threshold</th></tr></thead><tbody>
+{% for row in rows %}
+<tr><td>{{ row.label|shortened(60) }}</td><td>{{ row.wanted }}</td><td>{{ row.said }}</td><td>{{ row.hits }}</td>
+<td>{{ row.precision|share }}</td><td>{{ row.recall|share }}</td><td>{{ row.f1|share }}</td>
+<td>{{ "%.2f"|format(row.threshold) }}</td></tr>
+{% endfor %}</tbody></table></div>
+{% if note %}<p class="quiet">{{ note }}</p>{% endif %}
+"""
+
 
 def render(record: Record) -> Section:
+    if record.by_label:
+        rows, note = first(sorted(record.by_label, key=lambda row: -int(row["wanted"])), MOST_ROWS, "labels")
+        return Section(title="How each label fares", html=fragment(LABELS, rows=rows, note=note))
     part = "held_out" if record.chosen_predictions("held_out") else "dev"
     rows = record.chosen_predictions(part)
     if not rows:

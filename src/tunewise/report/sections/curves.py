@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tunewise.evaluation.metrics import METRICS
 from tunewise.report import charts
 from tunewise.report.base import Section, first, fragment, missing
 from tunewise.report.record import Record
@@ -35,10 +36,11 @@ def render(record: Record) -> Section:
         return missing("Training", "No rung of this run was trained step by step.")
     shown, note = first(list(groups.items()), MOST_CHARTS, "trained rungs")
     several = len({base for _, base in groups}) > 1
+    higher = record.verdict is None or METRICS.get(record.metric).greater_is_better
     panels = []
     specs = {}
     for i, ((method, base), rows) in enumerate(shown):
-        best = _best(rows)
+        best = best_trial(rows, higher_is_better=higher)
         others = [row for row in rows if row is not best][:MOST_FAINT]
         specs[f"curves-{i}"] = charts.curves(best, others)
         panels.append(
@@ -47,12 +49,13 @@ def render(record: Record) -> Section:
     return Section(title="Training", html=fragment(TEMPLATE, panels=panels, note=note), charts=specs)
 
 
-def _best(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def best_trial(rows: list[dict[str, Any]], *, higher_is_better: bool) -> dict[str, Any]:
     """The chosen trial, else the one with the best dev score, else the one that came furthest."""
 
     def rank(row: dict[str, Any]) -> tuple[bool, bool, float, int]:
         score = row.get("dev_score")
-        return bool(row.get("chosen")), score is not None, score or 0.0, len(row.get("dev_steps") or [])
+        signed = (score or 0.0) if higher_is_better else -(score or 0.0)
+        return bool(row.get("chosen")), score is not None, signed, len(row.get("dev_steps") or [])
 
     return max(rows, key=rank)
 

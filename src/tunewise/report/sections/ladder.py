@@ -42,7 +42,7 @@ def render(record: Record) -> Section:
             TEMPLATE,
             metric=metric,
             level=f"{100 * verdict['level']:.0f} %",
-            margin=_margin(verdict["margin"] * scale, "point" if unit else "nat"),
+            margin=_margin(verdict["margin"] * scale, METRICS.get(metric).unit.removesuffix("s")),
             floor=floor is not None and not zoomed,
             zoomed=zoomed,
             provisional=any(point.provisional for point in points),

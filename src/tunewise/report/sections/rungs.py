@@ -42,6 +42,17 @@ TEMPLATE = """
 {% endif %}
 {% endfor %}
 </tbody></table></div>
+{% if ordinal %}
+<p>The labels have an order, so an answer can be nearly right. On held_out, with {{ level }} intervals; mae is the mean
+distance of answer and target in ranks, lower is better:</p>
+<div class="scroll"><table class="compact"><thead><tr><th scope="col">rung</th>
+{% for name in also %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead><tbody>
+{% for rung in ordinal %}
+<tr><td>{{ rung.method }} <small class="inline">{{ rung.base }}</small></td>
+{% for name in also %}<td>{{ rung.also[name].score|figure(name) }}
+<small class="inline">{{ rung.also[name]|span(name) }}</small></td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% endif %}
 <p class="quiet">{{ note }}Differences are paired on the same rows: this rung minus the best, with a
 {{ level }} interval; p is two-sided, adjusted by Holm over the rungs.
 Memory is the peak above the start of the trial.{% if searched %}
@@ -60,11 +71,14 @@ def render(record: Record) -> Section:
     metric = record.metric
     ranked = scored(verdict, measured_on(verdict))
     rungs, note = first(verdict["rungs"], MOST_ROWS, "rungs")
+    ordinal = [rung for rung in rungs if rung.get("also")]
     return Section(
         title="The rungs",
         html=fragment(
             TEMPLATE,
             rungs=rungs,
+            ordinal=ordinal,
+            also=list(ordinal[0]["also"]) if ordinal else [],
             chosen=find_chosen(verdict),
             best=ranked[0] if ranked else None,
             note=f"{note}. " if note else "",

@@ -1,0 +1,187 @@
+"""Tune the encoder on pairs of texts, then fit a head on the vectors it gives: few-shot tuning as SetFit does it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from tunewise.errors import ConfigError
+from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
+from tunewise.methods.linear_probe import fit_head
+from tunewise.methods.trained import (
+    RACE_ROWS,
+    Bench,
+    TrainedBracket,
+    TrainedConfig,
+    nothing_to_learn,
+    probe_c,
+    trained_cost,
+)
+from tunewise.predictors.adapted import AdaptedPredictor
+from tunewise.predictors.base import Predictor
+from tunewise.training.batches import steps_per_epoch
+from tunewise.training.contrastive import MOST_HEAD_ROWS, ContrastiveLoop, PairLoss, Pairs
+from tunewise.training.loop import Loop, Plan
+from tunewise.training.population import WORK_FULL, HeadStart, split_head
+from tunewise.training.precision import working_dtype
+from tunewise.training.stopping import evaluation_steps
+from tunewise.training.whole import FullPopulation
+from tunewise.types import Cost
+
+LEAST_STEPS, MOST_STEPS = 40, 400
+"""Optimiser steps of the default: with few rows, and at most, however many rows there are."""
+PASSES = 8
+"""Passes of the default over train, between those bounds."""
+_OF_NO_USE = {"label_smoothing": 0.0, "consistency": 0.0, "class_weights": "none", "head_init": "probe"}
+"""Settings of other trained rungs that pairs have no use for, and the value each must keep."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveConfig(TrainedConfig):
+    """How the encoder is tuned on pairs, and how freely the head may fit."""
+
+    rung: ClassVar[str] = "contrastive"
+
+    learning_rate: float = 1e-4
+    loss: PairLoss = "cosine"
+    """"cosine": a cosine of 1 within a label, 0 across, as SetFit; "supcon": the same label first (Khosla et al. 2020).
+    """
+    temperature: float = 0.1
+    """Of "supcon": lower looks harder at the nearest rows of other labels."""
+    c: float = 1.0
+    """Inverse strength of the head's L2 penalty."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("temperature", "c"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"contrastive: `{name}` must be a finite number above 0, got {getattr(self, name)}.")
+        if self.loss not in ("cosine", "supcon"):
+            raise ConfigError(f"contrastive: `loss` must be 'cosine' or 'supcon', got {self.loss!r}.")
+        if self.batch_size < 4:
+            raise ConfigError(
+                f"contrastive: `batch_size` must be 4 or more, two rows of two labels, got {self.batch_size}."
+            )
+        for name, only in _OF_NO_USE.items():
+            if getattr(self, name) != only:
+                raise ConfigError(
+                    f"contrastive: `{name}` has no use where pairs are compared and the head is fitted, "
+                    f"got {getattr(self, name)!r}. Leave it at {only!r}."
+                )
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps on this many rows."""
+        return Plan(epochs=self.epochs, batch_size=self.batch_size, seed=0).horizon(rows)
+
+
+SEARCHED: Parameters = {
+    "learning_rate": Real(1e-5, 4e-4, log=True),
+    "loss": Choice(("cosine", "supcon")),
+    "batch_size": Choice((32, 16, 64)),
+}
+
+
+class Contrastive:
+    r"""Contrastive tuning of all weights and a head on the tuned vectors (Tunstall et al. 2022, arXiv 2209.11055).
+
+    $\min_\theta \tfrac12 \overline{(1 - \cos(f_\theta(x_i), f_\theta(x_j)))^2}_{y_i = y_j} + \tfrac12
+    \overline{\cos(f_\theta(x_i), f_\theta(x_j))^2}_{y_i \neq y_j}$ over all pairs of a step, whose rows are drawn
+    evenly from the labels; then logistic regression on $f_\theta(x) / \|f_\theta(x)\|$, of at most 2,000 rows.
+
+    Made for few rows: the default reads train a few times, in at least 40 steps and in at most 400, so that with some
+    thousand rows it costs no more than with a few hundred, and sees a part of them only.
+    """
+
+    name = "contrastive"
+    families = frozenset({"encoder", "masked"})
+    kinds = frozenset({"classify"})
+    Config = ContrastiveConfig
+    parameters = SEARCHED
+    trained = True
+    default_share = 1 / 8
+
+    def skip(self, context: Context) -> str | None:
+        nothing = nothing_to_learn(self.name, context)
+        if nothing is not None:
+            return nothing
+        if np.bincount(context.target_indices(context.fold.train)).max() < 2:
+            return "contrastive: no label has two training rows; there is no pair to bring together."
+        return None
+
+    def default(self, context: Context) -> ContrastiveConfig:
+        plain, rows = ContrastiveConfig(c=probe_c(len(context.labels))), len(context.fold.train)
+        per_epoch = steps_per_epoch(rows, plain.batch_size)
+        steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * per_epoch))
+        share = self.default_share * context.work / len(context.folds)
+        affordable = (share - self._evaluation_work(context, steps)) / max(1, self._step_work(context, plain))
+        steps = max(1, min(steps, int(affordable)))
+        return dataclasses.replace(plain, epochs=steps / per_epoch)
+
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[ContrastiveConfig]:
+        default = self.default(context)
+        proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
+        return [config for config in proposed if config != default]
+
+    def cost(self, context: Context, config: ContrastiveConfig) -> Cost:
+        numbers = context.base.info.parameters
+        whole = trained_cost(
+            context, config, work_per_token=WORK_FULL, adapted_numbers=numbers, copied_numbers=2 * numbers
+        )
+        steps = config.steps(len(context.fold.train))
+        work = round(steps * self._step_work(context, config)) + self._evaluation_work(context, steps)
+        return dataclasses.replace(whole, work=work, seconds=work * context.seconds_per_work)
+
+    def _step_work(self, context: Context, config: ContrastiveConfig) -> float:
+        """Of one step: each of its rows is encoded once."""
+        rows = len(context.fold.train)
+        return min(config.batch_size, rows) * context.train_tokens / max(1, rows) * WORK_FULL
+
+    def _evaluation_work(self, context: Context, steps: int) -> int:
+        """Of all evaluations in this many steps: the rows that the head is fitted on, and those that are watched."""
+        fold = context.fold
+        head = context.train_tokens * min(1.0, MOST_HEAD_ROWS / max(1, len(fold.train)))
+        watched = context.race_tokens * min(1.0, RACE_ROWS / max(1, len(fold.race)))
+        times = len(evaluation_steps(steps, ContrastiveConfig().plan(0).evaluations)) if fold.race else 0
+        return round(times * (head + watched))
+
+    def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
+        bench = Bench(context)
+        dtype = working_dtype(context.task.dtype, context.base)
+        used = np.unique(np.concatenate([*bench.train.tokens.ids, *bench.race.tokens.ids]))
+        labels = len(context.labels)
+
+        def build(indices: Sequence[int]) -> Loop:
+            (config,) = (configs[i] for i in indices)
+            population = FullPopulation(
+                context.base, HeadStart(labels=labels), used_tokens=used, dtype=dtype, unit_length=True
+            )
+            plan = config.plan(context.seed)
+            if not context.fold.race:
+                plan = dataclasses.replace(plan, evaluations=0)  # a refit on all rows: how far it goes is known
+            return ContrastiveLoop(
+                population,
+                bench.train,
+                bench.watched,
+                plan,
+                config.settings,
+                pairs=Pairs(loss=config.loss, temperature=config.temperature),
+                fit_head=lambda feature_EH, target_E: fit_head(feature_EH, target_E, labels, config.c)[:2],
+            )
+
+        def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
+            weights, weight_LH, bias_L = split_head(tensors)
+            return AdaptedPredictor(
+                base=context.base,
+                labels=context.labels,
+                policy=context.task.truncation,
+                weight_LH=weight_LH.float().cpu().numpy(),
+                bias_L=bias_L.float().cpu().numpy(),
+                tensors=weights,
+                adapter=None,
+                unit_length=True,
+            )
+
+        return TrainedBracket(bench=bench, build=build, finish=finish, groups=[[i] for i in range(len(configs))])

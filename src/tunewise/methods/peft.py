@@ -1,0 +1,206 @@
+"""Train any adapter of the PEFT library, one candidate after another."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunewise.adapters.peft_any import (
+    check_options,
+    check_type,
+    completed,
+    form_of,
+    prompt_length,
+    sentence_of,
+)
+from tunewise.errors import ModelError
+from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
+from tunewise.methods.trained import Bench, TrainedBracket, TrainedConfig, epochs_for, nothing_to_learn, trained_cost
+from tunewise.models.encoder import Batch, Encoder, collate
+from tunewise.predictors.adapted import AdaptedPredictor
+from tunewise.predictors.base import Predictor
+from tunewise.training.loop import Loop
+from tunewise.training.peft_population import PeftPopulation
+from tunewise.training.population import WORK_ADAPTER, HeadStart, Key, split_head
+from tunewise.training.precision import cast_base, working_dtype
+from tunewise.types import Cost, Family, Kind
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeftRungConfig(TrainedConfig):
+    """How an adapter of the library is made and trained."""
+
+    rung: ClassVar[str] = "peft"
+
+    learning_rate: float = 3e-3
+    """Between what low-rank updates like (1e-3) and what single vectors like (1e-2); searched both ways."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the library's config. What is not named is the library's default, except that the target modules are all
+    linear layers of the blocks (for LN_TUNING their norms) and that a soft prompt has 20 tokens."""
+
+
+SEARCHED: Parameters = {"learning_rate": Real(1e-4, 3e-2, log=True), "batch_size": Choice((32, 16))}
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What trying an adapter on a base has shown."""
+
+    refusal: str | None
+    trained_numbers: int
+    """Of the adapter, without the head."""
+
+
+_rehearsed: "WeakKeyDictionary[Encoder, dict[str, Rehearsal]]" = WeakKeyDictionary()
+
+
+class Peft:
+    """An adapter of the PEFT library, by its type, as `peft:VERA`; candidates are trained one by one.
+
+    It is not on the ladder: it runs where a task names it. Its place in the order of cost is just before `full`, after
+    every rung of our own that trains an adapter: those share a pass between candidates, this one does not.
+    What the library does outside the forward pass (AdaLoRA's moving ranks) has no part in the training.
+    """
+
+    families: frozenset[Family] = frozenset({"encoder", "masked"})
+    kinds: frozenset[Kind] = frozenset({"classify"})
+    Config: type = PeftRungConfig
+    parameters = SEARCHED
+    trained = True
+    default_share = 1 / 16
+
+    def __init__(self, peft_type: str) -> None:
+        """`peft_type`: the library's name of it, in capitals.
+
+        Raises:
+            ConfigError: the library has no such type, or it cannot be used here.
+        """
+        self.peft_type = check_type(peft_type)
+        self.name = f"peft:{peft_type}"
+
+    def skip(self, context: Context) -> str | None:
+        return nothing_to_learn(self.name, context) or self._rehearse(context, PeftRungConfig()).refusal
+
+    def default(self, context: Context) -> PeftRungConfig:
+        plain = PeftRungConfig()
+        epochs = epochs_for(
+            context,
+            batch_size=plain.batch_size,
+            work_per_token=WORK_ADAPTER,
+            steps=1200,
+            least=4,
+            most=30,
+            share=self.default_share,
+        )
+        return dataclasses.replace(plain, epochs=epochs)
+
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[PeftRungConfig]:
+        default = self.default(context)
+        proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
+        return [config for config in proposed if config != default]
+
+    def cost(self, context: Context, config: PeftRungConfig) -> Cost:
+        return trained_cost(
+            context,
+            config,
+            work_per_token=WORK_ADAPTER,
+            adapted_numbers=self._rehearse(context, config).trained_numbers,
+            copied_numbers=context.base.info.parameters,
+        )
+
+    def open(self, context: Context, configs: Sequence[PeftRungConfig]) -> Bracket:
+        base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
+        options = [self._options(base, config) for config in configs]
+        bench = Bench(context, reserved=max(map(prompt_length, options)))
+
+        def build(indices: Sequence[int]) -> Loop:
+            (index,) = indices
+            population = PeftPopulation(
+                base,
+                self.peft_type,
+                options[index],
+                bench.head(configs[index]),
+                seed=context.seed,
+                unit_length=bench.unit_length(configs[index]),
+            )
+            return bench.loop(population, [configs[index]])
+
+        def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
+            adapter, weight_LH, bias_L = split_head(tensors)
+            return AdaptedPredictor(
+                base=context.base,
+                labels=context.labels,
+                policy=context.task.truncation,
+                weight_LH=weight_LH.float().cpu().numpy(),
+                bias_L=bias_L.float().cpu().numpy(),
+                tensors=adapter,
+                adapter=form_of(self.peft_type)(options=options[index]),
+                unit_length=bench.unit_length(configs[index]),
+            )
+
+        groups = [[i] for i in range(len(configs))]
+        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups)
+
+    def _options(self, base: Encoder, config: PeftRungConfig) -> dict[str, Any]:
+        check_options(self.peft_type, config.options)
+        return completed(self.peft_type, base.model, config.options)
+
+    def _rehearse(self, context: Context, config: PeftRungConfig) -> Rehearsal:
+        """One training pass over a few words, once per base and options: libraries refuse late."""
+        known = _rehearsed.setdefault(context.base, {})
+        key = f"{self.peft_type} {context.task.dtype} {json.dumps(dict(config.options), sort_keys=True, default=str)}"
+        if key not in known:
+            base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
+            try:
+                known[key] = Rehearsal(None, self._tried(base, self._options(base, config)))
+            except ModelError as error:
+                known[key] = Rehearsal(str(error), 0)
+            except Exception as error:  # noqa: BLE001 - what the library raises is as varied as its adapters
+                known[key] = Rehearsal(f"{self.name}: {sentence_of(error)}", 0)
+        return known[key]
+
+    def _tried(self, base: Encoder, options: Mapping[str, Any]) -> int:
+        """Numbers that are trained.
+
+        Raises:
+            ModelError: the library refuses the base; or training would change nothing, or be lost on disk.
+        """
+        population = PeftPopulation(base, self.peft_type, options, HeadStart(labels=2), seed=0)
+        head = 2 * base.info.hidden_size + 2
+        tokens = base.encode([("a few words",), ("words",)], "keep_start")
+        batch = collate(tokens, [0, 1], pad_id=base.pad_id, device=base.device)
+        values_PN = population.flat.values_PN
+        rng = torch.Generator().manual_seed(0)
+        values_PN[:] += 0.05 * torch.randn(values_PN.shape, generator=rng).to(values_PN)
+        population.refresh()
+        population.logits(batch, [0], Key(0, np.arange(2))).square().sum().backward()  # type: ignore[no-untyped-call]
+        population.gather()
+        gradients = population.flat.views(population.flat.grads_PN)
+        adapter, _, _ = split_head(gradients)
+        if not any(bool(gradient.any()) for gradient in adapter.values()):
+            raise ModelError(f"{self.name}: nothing of it reaches the answer of this base, so it cannot learn.")
+        self._kept(base, options, population, batch)
+        return population.trainable_parameters - head
+
+    def _kept(self, base: Encoder, options: Mapping[str, Any], population: PeftPopulation, batch: Batch) -> None:
+        tensors, _, _ = split_head(population.export(population.flat.values_PN[0]))
+        form = form_of(self.peft_type)(options=options)
+        again = AdaptedPredictor(
+            base=base,
+            labels=("a", "b"),
+            policy="keep_start",
+            weight_LH=np.zeros((2, base.info.hidden_size)),
+            bias_L=np.zeros(2),
+            tensors=tensors,
+            adapter=form,
+        )
+        with torch.no_grad():
+            trained, loaded = (each.forward(batch).float() for each in (population.encoder, again.encoder))
+        if float((trained - loaded).norm()) > 1e-2 * float(trained.norm()):
+            raise ModelError(f"{self.name}: the library does not keep all of it on disk, so it would answer otherwise.")

@@ -1,0 +1,87 @@
+"""What the climb does with what it has seen: order of trying, room of brackets, advice from curves."""
+
+from typing import Any
+
+import pytest
+
+from tunewise.methods import LADDER, get_method
+from tunewise.methods.lora import LoraConfig
+from tunewise.search.climb import Climb, Rung, in_turn, largest_bracket
+from tunewise.search.halving import expected_share
+from tunewise.types import Candidate, Curve, Finished, to_plain
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+class FakeArena:
+    def __init__(self) -> None:
+        self.watcher = Listener()
+
+
+def climb_with(curve: Curve, **config: Any) -> tuple[Climb, Rung]:
+    candidate = Candidate(method="lora", base="b", config=to_plain(LoraConfig(**config)))
+    best = Finished(
+        candidate=candidate, score=0.8, loss=0.5, work=1, seconds=1.0, peak_memory_bytes=0, trainable_parameters=1,
+        curve=curve,
+    )  # fmt: skip
+    rung = Rung(method=get_method("lora"), base="b", trials=[best], best=best)
+    climb = Climb(FakeArena(), None, None, ["b"], ["lora"])  # type: ignore[arg-type]
+    return climb, rung
+
+
+def curve_of(train: list[float], dev: list[float]) -> Curve:
+    steps = tuple(range(10, 10 * len(train) + 1, 10))
+    ends = steps[len(train) // len(dev) - 1 :: len(train) // len(dev)]
+    best = dev.index(min(dev))
+    return Curve(
+        train_steps=steps, train_losses=tuple(train), dev_steps=ends, dev_losses=tuple(dev), best_step=ends[best]
+    )
+
+
+FALLING = [1.0 - 0.02 * i for i in range(40)]
+OVERFITTED = curve_of(FALLING, [0.9, 0.8, 0.7, 0.65, 0.75, 0.9, 1.0, 1.1])
+HEALTHY = curve_of([max(0.1, 1.0 - 0.04 * i) for i in range(40)], [0.8, 0.6, 0.45, 0.35, 0.3, 0.299, 0.2985, 0.298])
+
+
+def test_an_overfitted_candidate_is_tried_again_with_fewer_passes_and_a_lower_rate() -> None:
+    climb, rung = climb_with(OVERFITTED, learning_rate=1e-3, epochs=6.0)
+    hint, (nudged,) = climb._heeded(rung)
+    assert hint["epochs"] == 0.5
+    assert nudged.epochs == 3.0
+    assert nudged.learning_rate == pytest.approx(7e-4)
+    assert "overfitting" in climb.arena.watcher.said[0]  # type: ignore[attr-defined]
+
+
+def test_advice_stays_within_the_bounds_of_the_search() -> None:
+    climb, rung = climb_with(OVERFITTED, learning_rate=1.1e-4, epochs=1.0)
+    _, (nudged,) = climb._heeded(rung)
+    assert nudged.learning_rate == 1e-4
+    assert nudged.epochs == 1.0
+
+
+def test_a_healthy_curve_changes_nothing() -> None:
+    climb, rung = climb_with(HEALTHY)
+    assert climb._heeded(rung) == ({}, [])
+    assert climb.arena.watcher.said == []  # type: ignore[attr-defined]
+
+
+def test_what_needs_no_training_is_tried_first_then_what_wins_most_often() -> None:
+    order = in_turn(list(LADDER))
+    assert sorted(order) == sorted(LADDER)
+    trained = [get_method(name).trained for name in order]
+    assert trained == sorted(trained)
+    shares = [get_method(name).default_share for name in order if get_method(name).trained]
+    assert shares == sorted(shares, reverse=True)
+    assert order[0] == "majority"
+
+
+def test_a_bracket_is_as_large_as_its_room_allows() -> None:
+    assert largest_bracket(0.5, 1.0) == 0
+    assert largest_bracket(1e9, 1.0) == 8
+    assert largest_bracket(expected_share(3) / 0.85, 1.0) == 3
