@@ -1,6 +1,7 @@
 """Climb the whole ladder on real data sets under a budget; one result file per set, finished ones are kept.
 
-python benchmarks/ladder.py [SET ...] [--minutes 15]
+python benchmarks/ladder.py [SET ...] [--minutes 15]                        all of train
+python benchmarks/ladder.py [SET ...] --shots 8 64 --draws 3 --minutes 2    8 and 64 rows per class, three draws
 """
 
 import argparse
@@ -18,22 +19,25 @@ from sets import SETS, data_root
 RESULTS = Path(__file__).parent / "results"
 
 
-def climb(name: str, minutes: float, seed: int) -> dict[str, object]:
-    """The verdict of `tunewise fit` on a set, with the seconds of the whole process."""
+def climb(name: str, minutes: float, seed: int, shots: int | None = None, draw: int = 0) -> dict[str, object]:
+    """The verdict of `tunewise fit` on a set, or on a few shots of it, with the seconds of the whole process."""
     chosen, root = SETS[name], data_root()
     data = {"train": str(root / name / "train.jsonl"), "held_out": str(root / name / chosen.held_out)}
-    if chosen.dev:
+    if chosen.dev and shots is None:
         data["dev"] = str(root / name / "dev.jsonl")
     task = {
         "name": name,
         "data": data,
-        "metric": "accuracy",
+        "metric": chosen.metric,
         "labels": chosen.labels,
         "truncation": "keep_start",
         "margin": 0.005,
         "seed": seed,
         "budget": {"minutes": minutes},
+        "draw": draw,
     }
+    if shots is not None:
+        task["shots"] = shots
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "task.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
         started = time.monotonic()
@@ -55,11 +59,18 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=list(SETS))
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shots", type=int, nargs="+")
+    parser.add_argument("--draws", type=int, default=1)
     asked = parser.parse_args()
-    for name in asked.sets:
-        path = RESULTS / f"ladder-{name}.json"
+    cells = [
+        (name, shots, draw) for shots in asked.shots or [None] for draw in range(asked.draws) for name in asked.sets
+    ]
+    for name, shots, draw in cells:
+        path = RESULTS / (f"ladder-{name}.json" if shots is None else f"shots/{name}-{shots}-{draw}.json")
+        path.parent.mkdir(exist_ok=True)
         if not path.exists():
-            path.write_text(json.dumps(climb(name, asked.minutes, asked.seed), indent=1) + "\n", encoding="utf-8")
+            verdict = climb(name, asked.minutes, asked.seed, shots, draw)
+            path.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ class Set:
     labels: dict[str, str]
     dev: bool = False
     held_out: str = "test.jsonl"
+    metric: str = "accuracy"
 
 
 SETS = {
@@ -30,6 +31,32 @@ SETS = {
         labels={
             "subjective": "a personal opinion about a film",
             "objective": "a factual description of a film's plot",
+        },
+    ),
+    "sst5": Set(
+        name="sst5",
+        labels={
+            "very negative": "a review that finds the film terrible",
+            "negative": "a review that dislikes the film",
+            "neutral": "a review that is neither for nor against the film",
+            "positive": "a review that likes the film",
+            "very positive": "a review that finds the film wonderful",
+        },
+        dev=True,
+    ),
+    "cola": Set(
+        name="cola",
+        labels={"acceptable": "a grammatical sentence", "unacceptable": "an ungrammatical sentence"},
+        # its test part has no public labels: the part from the same sources is held out, and dev is split off train
+        held_out="dev.jsonl",
+    ),
+    "ag_news": Set(
+        name="ag_news",
+        labels={
+            "World": "world politics",
+            "Sports": "sports",
+            "Business": "business and the economy",
+            "Sci/Tech": "science and technology",
         },
     ),
     "sms_spam": Set(

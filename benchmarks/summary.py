@@ -8,8 +8,10 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
-RUNGS = ("majority", "zero_shot", "retrieval", "linear_probe", "lora", "full")
-NAMES = {"banking77": "BANKING77", "sst2": "SST-2", "subj": "Subj", "sms_spam": "SMS spam"}
+NAMES = {
+    "banking77": "BANKING77", "sst2": "SST-2", "subj": "Subj", "sms_spam": "SMS spam", "sst5": "SST-5", "cola": "CoLA",
+    "ag_news": "AG News",
+}  # fmt: skip
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -19,20 +21,22 @@ def read(name: str) -> dict[str, Any] | None:
 
 def ladder_table() -> list[str]:
     """Held-out accuracy of every rung's best candidate on every set that was run."""
+    verdicts = {name: verdict for key, name in NAMES.items() if (verdict := read(f"ladder-{key}")) is not None}
+    rungs = list(dict.fromkeys(row["method"] for verdict in verdicts.values() for row in verdict["rungs"]))
     lines = [
         "Held-out accuracy in % on the data sets' own test parts, `bundled:minilm`, seed 0; the chosen rung is bold, "
         "`*` marks rungs that were not searched beyond their default.",
         "",
-        "| data (train / held_out) | " + " | ".join(f"`{rung}`" for rung in RUNGS) + " | budget, taken |",
-        "|---|" + "---|" * (len(RUNGS) + 1),
+        "| data (train / held_out) | " + " | ".join(f"`{rung}`" for rung in rungs) + " | budget, taken |",
+        "|---|" + "---|" * (len(rungs) + 1),
     ]
-    for key, name in NAMES.items():
-        verdict = read(f"ladder-{key}")
-        if verdict is None:
-            continue
+    for name, verdict in verdicts.items():
         cells = []
         rows = {row["method"]: row for row in verdict["rungs"]}
-        for rung in RUNGS:
+        for rung in rungs:
+            if rung not in rows:
+                cells.append("")
+                continue
             row = rows[rung]
             score = row["held_out"]
             text = row["status"].replace("_", " ") if score is None else f"{100 * score['score']:.1f}"

@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from tunewise.config import Task
 from tunewise.errors import DataError
-from tunewise.fit import fit_task
 from tunewise.predictors.bundle import Bundle, load_bundle
+from tunewise.story.fit import fit_task
 
 Texts = Sequence[str] | Sequence[tuple[str, str]]
 

@@ -116,6 +116,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         "metric": metric.name,
         "greater_is_better": metric.greater_is_better,
         "level": level,
+        "bases": sorted({base for run in (a, b) for _, base in run.answers}),
         "pairing": pairing,
         "comparisons": [to_plain(comparison) for comparison in comparisons],
         "notes": _notes(a, b, comparisons),
@@ -141,7 +142,7 @@ def read_run(folder: Path) -> Finished:
         raise _damaged(folder, "its files do not fit together", error) from error
     if any(answer.prediction.keys() != set(rows) for answer in answers.values()):
         raise _damaged(folder, "its rungs answered different rows")
-    if not {target for _, _, target, _ in rows} <= set(labels):
+    if verdict.get("several") or not {target for _, _, target, _ in rows} <= set(labels):
         raise RunError(
             f"compare: {folder} has rows with several labels or none; only runs with one label are compared."
         )
@@ -313,8 +314,9 @@ def _notes(a: Finished, b: Finished, comparisons: Sequence[Comparison]) -> list[
     notes = []
     if a.verdict["level"] != b.verdict["level"]:
         notes.append(f"the runs were asked for different levels; both are shown at {100 * a.verdict['level']:g} %")
-    cautions = [score.caution for each in comparisons for score in (each.first_score, each.second_score)]
-    notes += dict.fromkeys(caution for caution in cautions if caution)
+    of_choice = next(each for each in comparisons if each.chosen)
+    scores = ("first", of_choice.first_score), ("second", of_choice.second_score)
+    notes += [f"what the {which} run chose: {score.caution}" for which, score in scores if score.caution]
     alone = [sorted(run.answers.keys() - other.answers.keys()) for run, other in ((a, b), (b, a))]
     for which, rungs in zip(("first", "second"), alone, strict=True):
         if rungs:

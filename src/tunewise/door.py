@@ -10,10 +10,10 @@ from typing import Any
 
 from tunewise.config import Budget, Task
 from tunewise.errors import ConfigError, RunError
-from tunewise.fit import fit_task
 from tunewise.predictors.bundle import Bundle, load_bundle
 from tunewise.runs import next_folder
 from tunewise.search.watch import Watcher
+from tunewise.story.fit import fit_task
 
 
 class Verdict(dict[str, Any]):

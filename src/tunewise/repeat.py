@@ -11,9 +11,9 @@ from typing import Any
 from tunewise.config import Task
 from tunewise.errors import ConfigError
 from tunewise.evaluation.metrics import METRICS
-from tunewise.fit import fit_task
 from tunewise.runs import write_json
 from tunewise.search.watch import Watcher
+from tunewise.story.fit import fit_task
 
 SUMMARY = "repeats.json"
 

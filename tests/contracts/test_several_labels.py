@@ -41,7 +41,7 @@ def context(context_for: Callable[[str], Context]) -> Context:
 def finished(method: Method, context: Context, **changes: Any) -> Bracket:
     config = method.default(context)
     if isinstance(config, TrainedConfig):
-        config = dataclasses.replace(config, epochs=2.0, batch_size=6, **changes)
+        config = dataclasses.replace(config, **{"epochs": 2.0, "batch_size": 6, **changes})
     bracket = method.open(context, [config])
     bracket.advance(bracket.horizon)
     return bracket
@@ -90,7 +90,7 @@ def test_a_rung_gives_several_labels_the_same_from_disk(rung: str, context: Cont
 def test_a_rung_learns_which_labels_a_text_has(rung: str, context: Context) -> None:
     method = get_method(rung)
     seen = dataclasses.replace(context, folds=(dataclasses.replace(context.fold, race=context.fold.train),))
-    losses_E = finished(method, seen).losses()[0]
+    losses_E = finished(method, seen, epochs=10.0).losses()[0]
     floor_E = finished(get_method("majority"), seen).losses()[0]
     assert losses_E.mean() < floor_E.mean()
 
@@ -113,3 +113,9 @@ def test_the_floor_says_what_more_than_half_of_the_texts_have(context: Context) 
     (answer, *_) = finished(get_method("majority"), context).predictions()[0]
     assert answer.scores == pytest.approx(dict(zip(context.labels, rate, strict=True)))
     assert answer.labels == tuple(label for label, share in zip(context.labels, rate, strict=True) if share >= 0.5)
+
+
+def test_zero_shot_says_yes_to_texts_nearer_to_a_label_than_the_average_one(context: Context) -> None:
+    predictor = finished(get_method("zero_shot"), context).predictor(0)
+    share_EL = np.array([list((p.scores or {}).values()) for p in predictor.predict(context.fold.train)])
+    np.testing.assert_allclose(np.log(share_EL / (1 - share_EL)).mean(axis=0), 0.0, atol=1e-3)

@@ -1,9 +1,11 @@
 """The front door is light, and it shows what it always showed."""
 
+import importlib.util
 import inspect
 import subprocess
 import sys
 
+import pytest
 import typer.main
 
 import tunewise
@@ -53,3 +55,9 @@ def test_commands_have_the_options_they_promise() -> None:
 def test_every_command_shows_an_example() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert all("Example: tunewise" in (commands[name].help or "") for name in OPTIONS)
+
+
+@pytest.mark.parametrize("name", sorted(tunewise._LAZY))
+def test_no_module_can_take_the_place_of_a_function_of_the_door(name: str) -> None:
+    # importing a submodule puts it into the package under its own name, over whatever stood there
+    assert importlib.util.find_spec(f"tunewise.{name}") is None

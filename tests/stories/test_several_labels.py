@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from desk import tunewise
 
+from tunewise.classifier import Classifier
+from tunewise.compare import read_run
 from tunewise.door import fit, load
-from tunewise.errors import ConfigError, DataError
+from tunewise.errors import ConfigError, DataError, RunError
 from tunewise.rescore import rescore
 
 WORDS = {
@@ -44,14 +46,14 @@ def settings(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -
         "target": "topics",
         "models": [str(tiny_base)],
         "truncation": "keep_start",
-        "budget": {"work": 900_000},
+        "budget": {"work": 400_000},
     }
 
 
 def test_a_run_over_all_rungs_ends_in_a_verdict_and_a_bundle_that_answers_as_it_was_measured(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
-    methods = ["majority", "zero_shot", "retrieval", "linear_probe", "contrastive", "lora", "full"]
+    methods = ["majority", "zero_shot", "retrieval", "linear_probe", "contrastive", "lora"]
     run = fit({**settings, "methods": methods}, out=tmp_path / "run")
     rows = {row["method"]: row for row in run.verdict["rungs"]}
     assert run.verdict["several"]
@@ -87,6 +89,8 @@ def test_a_run_over_all_rungs_ends_in_a_verdict_and_a_bundle_that_answers_as_it_
     assert refused.returncode == 2
     assert "this bundle may give several" in refused.stderr
 
+    with pytest.raises(RunError, match="has rows with several labels or none; only runs with one label are compared"):
+        read_run(run.folder)
     one_each = write(tmp_path / "one.jsonl", [{"text": "my card", "topics": "billing"}] * 3)
     with pytest.raises(
         DataError, match="the bundle gives a text several labels, or none, and these rows hold one each"
@@ -135,3 +139,19 @@ def test_a_metric_of_one_label_is_refused_before_anything_is_trained(settings: d
     with pytest.raises(ConfigError, match=r"accuracy: it measures one label.*Choose one of macro_f1.*subset_accuracy"):
         fit({**settings, "metric": "accuracy"}, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_audit_and_plan_read_several_labels(settings: dict[str, Any], tmp_path: Path) -> None:
+    base = ("--model", settings["models"][0], "--set", "target=topics", "--set", "truncation=keep_start")
+    audited = tunewise(tmp_path, "audit", "tickets.jsonl", *base)
+    assert audited.returncode == 0, audited.stderr
+    assert "'topics' holds lists: a text may have several labels, or none." in audited.stdout
+    assert "3 classes in train; the largest is 'billing'" in audited.stdout
+    planned = tunewise(tmp_path, "plan", "tickets.jsonl", *base, "--set", "methods=[contrastive, lora]")
+    assert planned.returncode == 0, planned.stderr
+    assert "one label per text" in " ".join(planned.stdout.split())
+
+
+def test_the_scikit_learn_face_refuses_several_labels() -> None:
+    with pytest.raises(DataError, match=r"y holds several labels for a text; this class gives one"):
+        Classifier().fit(["my card", "the app"], [["billing"], ["crash", "login"]])

@@ -247,3 +247,12 @@ def test_a_run_compares_with_itself_without_a_difference(tmp_path):
     a = write_run(tmp_path / "a", {"probe": hits(50), "lora": hits(60)}, chosen="probe")
     for each in compare_runs(a, a)["comparisons"]:
         assert (each["difference"], each["low"], each["high"], each["p_adjusted"]) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_what_an_interval_cannot_bear_is_said_of_the_choice(tmp_path):
+    a = write_run(tmp_path / "a", {"probe": hits(98), "lora": hits(50)}, chosen="probe")
+    b = write_run(tmp_path / "b", {"probe": hits(50), "lora": hits(99)}, chosen="probe")
+    found = compare_runs(a, b)
+    assert found["notes"] == [
+        "what the first run chose: only 2 of 100 answers are wrong, too few for the interval to be exact"
+    ]

@@ -133,19 +133,26 @@ class PeftBase(nn.Module):
                 module.training = False
 
 
-def build(model: nn.Module, peft_type: str, options: Mapping[str, Any], *, seed: int, trained: bool) -> PeftBase:
-    """An adapter at its start on this module tree, which is used up; the tensors of the tree stay as they are.
+def build(
+    model: nn.Module,
+    peft_type: str,
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    finished: Mapping[str, Tensor] | None = None,
+) -> PeftBase:
+    """An adapter on this module tree, which is used up; the tensors of the tree stay as they are.
 
-    `trained`: whether its tensors are to be learned (else the library builds it for answering only).
+    It is at its start and to be trained, or `finished`: with these tensors (see `adapter_state`), for answering only.
 
     Raises:
-        ModelError: the library refuses this base or these options; the message is the library's own.
+        ModelError: the library refuses this base or these options, in its own words; or the tensors do not fit.
     """
     with _own_weights(model), quietly(seed):
         known = {id(module) for module in model.modules()}
         try:
             config = config_class(peft_type).from_peft_type(
-                **options, peft_type=peft_type, task_type="FEATURE_EXTRACTION", inference_mode=not trained
+                **options, peft_type=peft_type, task_type="FEATURE_EXTRACTION", inference_mode=finished is not None
             )
             from peft import get_peft_model
 
@@ -153,7 +160,25 @@ def build(model: nn.Module, peft_type: str, options: Mapping[str, Any], *, seed:
         except Exception as error:
             raise ModelError(f"peft:{peft_type}: {sentence_of(error)}") from error
         added = [module for module in whole.modules() if id(module) not in known]
-        return PeftBase(whole.eval(), prompted=bool(config.is_prompt_learning), added=added)
+        built = PeftBase(whole.eval(), prompted=bool(config.is_prompt_learning), added=added)
+        if finished is not None:
+            _load(built, peft_type, finished)
+        return built
+
+
+def _load(built: PeftBase, peft_type: str, tensors: Mapping[str, Tensor]) -> None:
+    from peft import set_peft_model_state_dict
+
+    expected = {name: tuple(tensor.shape) for name, tensor in adapter_state(built).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in expected.keys() | found.keys():
+        if expected.get(name) != found.get(name):
+            raise ModelError(
+                f"peft:{peft_type}: tensor '{name}' should have shape {expected.get(name)}, found {found.get(name)}. "
+                "The adapter was made for another base."
+            )
+    set_peft_model_state_dict(built.peft, dict(tensors))
+    built.requires_grad_(False)
 
 
 def adapter_state(built: PeftBase) -> dict[str, Tensor]:
@@ -182,7 +207,7 @@ def sentence_of(error: BaseException) -> str:
 
 @contextmanager
 def _own_weights(model: nn.Module) -> Iterator[None]:
-    """Copies of all weights inside the block, for whatever is done to them; what was left as it was is shared again."""
+    """Copies of all weights inside the block, for whatever is done to them; what is left as it was is shared again."""
     pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
     for module in model.modules():
         for name, shared in module._parameters.items():
@@ -193,7 +218,8 @@ def _own_weights(model: nn.Module) -> Iterator[None]:
                 pairs.append((own, shared))
     yield
     for own, shared in pairs:
-        if own.shape == shared.shape and own.dtype == shared.dtype and torch.equal(own, shared):
+        left_alone = not own.requires_grad and own.shape == shared.shape and own.dtype == shared.dtype
+        if left_alone and torch.equal(own, shared):
             own.data = shared.data
 
 
@@ -220,20 +246,8 @@ class PeftStack(Stack):
         Raises:
             ModelError: the library refuses this base, or the tensors were made for another one.
         """
-        from peft import set_peft_model_state_dict
-
-        built = build(model, self.form.peft_type, self.form.options, seed=0, trained=False)
-        expected = {name: tuple(tensor.shape) for name, tensor in adapter_state(built).items()}
-        found = self.shapes()
-        for name in expected.keys() | found.keys():
-            if expected.get(name) != found.get(name):
-                raise ModelError(
-                    f"peft:{self.form.peft_type}: tensor '{name}' should have shape {expected.get(name)}, found "
-                    f"{found.get(name)}. The adapter was made for another base."
-                )
-        with quietly(0):
-            set_peft_model_state_dict(built.peft, {name: tensor[0] for name, tensor in self.tensors.items()})
-        return built.requires_grad_(False)
+        finished = {name: tensor[0] for name, tensor in self.tensors.items()}
+        return build(model, self.form.peft_type, self.form.options, seed=0, finished=finished)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """The comparison for a pipe: one sentence a line."""
     from tunewise.cli.view import one_line
 
-    said = [*_above(found), *(f"{_names(each)}: {_words(each, found)}" for each in found["comparisons"])]
+    said = [*_above(found), *(f"{_names(each, found)}: {_words(each, found)}" for each in found["comparisons"])]
     return [one_line(line) for line in [*said, *(f"note: {note}" for note in found["notes"])]]
 
 
@@ -47,9 +47,11 @@ def _above(found: Mapping[str, Any]) -> list[str]:
     return [*verdicts, f"{found['metric']}{direction}; {found['pairing']['why']}. Differences: second minus first."]
 
 
-def _names(each: Mapping[str, Any]) -> str:
-    names = each["first"] if each["first"] == each["second"] else f"{each['first']} and {each['second']}"
-    return f"{names} (chosen)" if each["chosen"] else str(names)
+def _names(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The two rungs, or the one; their base only where there are several."""
+    ending = f" on {found['bases'][0]}" if len(found["bases"]) == 1 else ""
+    names = dict.fromkeys(str(each[side]).removesuffix(ending) for side in ("first", "second"))
+    return " and ".join(names) + (" (chosen)" if each["chosen"] else "")
 
 
 def _words(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -87,7 +89,7 @@ def _show(found: Mapping[str, Any]) -> None:
         table.add_column(column)
     for each in found["comparisons"]:
         style = "bold" if each["chosen"] else ""
-        table.add_row(*(Text(one_line(cell), style=style) for cell in (_names(each), *_cells(each, found))))
+        table.add_row(*(Text(one_line(cell), style=style) for cell in (_names(each, found), *_cells(each, found))))
     console.print(table)
     for note in found["notes"]:
         console.print(Text(f"note: {one_line(note)}", style="dim"))

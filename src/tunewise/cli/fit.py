@@ -74,7 +74,7 @@ def fit(
 
     folder = resume or out or next_folder(parsed.name)
     with view_for(json=json, quiet=quiet) as view:
-        from tunewise.fit import chosen_candidate, fit_task, settings_like
+        from tunewise.story.fit import chosen_candidate, fit_task, settings_like
 
         choice = None if like is None else chosen_candidate(like)
         if like is not None and choice is not None:

@@ -21,7 +21,7 @@ def plan(
     """
     parsed = read_task(task, set_ or [], **{"models": model, "budget.minutes": minutes})
     from tunewise.cli.view import view_for
-    from tunewise.fit import plan_task
+    from tunewise.story.fit import plan_task
 
     with view_for(json=json, quiet=False) as view:
         view.plan(plan_task(parsed, watcher=view))

@@ -93,9 +93,10 @@ def _threshold(share_N: np.ndarray, wanted_N: np.ndarray) -> float:
     sorted_N = share_N[order]
     said = np.arange(len(order) + 1)
     f1 = 2.0 * np.concatenate([[0.0], np.cumsum(wanted_N[order])]) / (said + positives)
-    reach = max(1, round(positives**0.5 / 2))
+    # wide enough for luck to average out, narrow enough not to move the best cut of well separated scores
+    reach = max(1, round(positives / 4))
     padded = np.pad(f1, reach, mode="edge")
-    smooth = f1
+    smooth = np.convolve(padded, np.full(2 * reach + 1, 1.0 / (2 * reach + 1)), mode="valid")
     # a cut after k answers is possible where the k-th score and the next differ
     cuts = np.flatnonzero(sorted_N[:-1] > sorted_N[1:]) + 1
     if len(cuts) == 0:

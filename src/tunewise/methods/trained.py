@@ -261,7 +261,10 @@ class TrainedBracket:
         finish: Finish,
         groups: Sequence[Sequence[int]],
         notes: Sequence[str] = (),
+        benches: Mapping[int, Bench] | None = None,
     ) -> None:
+        """`benches`: by config index, where candidates do not all read the same tokens."""
+        self._bench_of = benches or {}
         self.labels, self.race, self.notes = bench.context.labels, bench.race, tuple(notes)
         self.thresholds = bench.context.thresholds
         self._build, self._finish = build, finish
@@ -340,7 +343,8 @@ class TrainedBracket:
     def _loop_logits(self, number: int, place: int) -> Tensor:
         loop = self.loops[number]
         if number not in self._scored or self._scored[number][0] != loop.step:
-            tokens = None if self._all_watched else self.race.tokens
+            own = self._bench_of.get(self.groups[number][0])
+            tokens = None if self._all_watched else (own.race if own else self.race).tokens
             self._scored[number] = (loop.step, loop.best_logits(tokens))
         return self._scored[number][1][place]
 

@@ -12,7 +12,9 @@ from tunewise.models.encoder import Encoder
 from tunewise.types import Example
 
 SAMPLE_ROWS = 256
-REHEARSAL_STEPS = 4
+REHEARSAL_ROWS = 96
+REHEARSAL_STEPS = 2
+"""Timed, after a first one that pays for set-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,30 +37,29 @@ def forward_speed(base: Encoder, examples: tuple[Example, ...], policy: Any) -> 
     return Speed(seconds_per_work=seconds / max(1, tokens), memory_bytes=memory.bytes)
 
 
-def rehearse(method: Method, context: Context, forward: Speed) -> Speed:
+def rehearse(method: Method, context: Context, features: FeatureStore, forward: Speed) -> Speed:
     """A few optimiser steps of the default candidate on a sample of train, timed after the first.
 
     Where the method crashes, its rung will fail with that reason when it is tried; until then it is planned for at
-    the speed of a plain forward pass.
+    the speed of a plain forward pass. `features` is shared by all rehearsals on a base.
     """
     try:
-        return _rehearse(method, context)
+        return _rehearse(method, context, features)
     except Exception:  # noqa: BLE001 - the rung itself reports it, with its reason
         return forward
 
 
-def _rehearse(method: Method, context: Context) -> Speed:
+def _rehearse(method: Method, context: Context, features: FeatureStore) -> Speed:
     sample = dataclasses.replace(
-        context.fold, train=context.fold.train[:SAMPLE_ROWS], race=context.fold.race[: SAMPLE_ROWS // 8]
+        context.fold, train=context.fold.train[:REHEARSAL_ROWS], race=context.fold.race[: REHEARSAL_ROWS // 8]
     )
-    features = FeatureStore(context.base, context.task.truncation, sample.train, None)
     small = dataclasses.replace(context, folds=(sample,), features=features)
     with PeakMemory() as memory:
         bracket = method.open(small, [method.default(context)])
         try:
-            bracket.advance(min(2, bracket.horizon))
+            bracket.advance(1)
             started = time.perf_counter()
-            work = bracket.advance(min(2 + REHEARSAL_STEPS, bracket.horizon))
+            work = bracket.advance(1 + REHEARSAL_STEPS)
             seconds = time.perf_counter() - started
         finally:
             bracket.close()

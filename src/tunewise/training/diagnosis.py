@@ -17,8 +17,8 @@ Name = Literal["overfitting", "underfitting", "divergence", "plateau", "label no
 
 LEAST_TRAIN, LEAST_DEV = 8, 4
 """Points below which nothing is said."""
-SURE = 2.5
-"""Standard errors beyond which a change is taken for real."""
+SURE = 3.0
+"""Standard errors beyond which a change is taken for real: the lowest of several dev losses is a lucky one."""
 SMALL = 0.02
 """Share of a loss below which a change does not matter, real or not."""
 STILL_FALLING = 0.1
@@ -74,7 +74,7 @@ def diagnose(curve: Curve) -> Diagnosis | None:
     """The first finding that fits, from the gravest on; None where the curve is too short to say.
 
     - divergence: a loss is not finite, or train ends above where it began.
-    - plateau: train does not fall although there is something to learn.
+    - plateau: neither train nor dev falls although there is something to learn.
     - label noise: train and dev fall together to a floor (train still above a third of its start); from dev's minimum
       on train falls at less than a quarter of its former speed and dev not at all. What is left to learn then is single
       rows by heart (Arpit et al. 2017, arXiv 1706.05394). A hard task with right labels can look the same.
@@ -145,11 +145,15 @@ def _divergence(seen: _Seen) -> str | None:
 
 
 def _plateau(seen: _Seen) -> str | None:
-    if seen.first < LEARNED or seen.first - seen.last > max(SURE * seen.quarter_error, SMALL * seen.first):
+    unsure = max(SURE * seen.quarter_error, SMALL * seen.first)
+    dev_fall = float(seen.dev[0] - seen.dev[-2:].mean())
+    if seen.first < LEARNED or seen.first - seen.last > unsure:
+        return None
+    if dev_fall > max(SURE * seen.dev_noise, SMALL * float(seen.dev[0])):
         return None
     return (
-        f"train loss is {seen.first:.3f} in the first quarter and {seen.last:.3f} in the last, "
-        f"a difference within the noise of {seen.quarter_error:.3f}"
+        f"train loss is {seen.first:.3f} in the first quarter and {seen.last:.3f} in the last, where noise may make "
+        f"{unsure:.3f}, and dev went from {seen.dev[0]:.3f} to {seen.dev[-1]:.3f}"
     )
 
 

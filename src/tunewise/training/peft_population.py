@@ -50,7 +50,7 @@ class PeftPopulation:
             ModelError: the library refuses this base or these options, or leaves nothing to train.
         """
         self.seed, self.unit_length = seed, unit_length
-        self.built = build(shared_tree(base.model), peft_type, options, seed=derive(seed, "peft"), trained=True)
+        self.built = build(shared_tree(base.model), peft_type, options, seed=derive(seed, "peft"))
         self.encoder = copy.copy(base)
         self.encoder.model = self.built
         self._parameters = {name: p for name, p in self.built.named_parameters() if p.requires_grad}

@@ -64,7 +64,7 @@ def test_lines_in_a_pipe(tmp_path, monkeypatch, capsys):
     ]
     # Wilson's intervals of 70 and 90 of 100
     assert re.fullmatch(
-        r"probe on b \(chosen\): 70\.0 % \[60\.4, 78\.1\]; 90\.0 % \[82\.6, 94\.5\]; "
+        r"probe \(chosen\): 70\.0 % \[60\.4, 78\.1\]; 90\.0 % \[82\.6, 94\.5\]; "
         r"\+20\.0 \[\+1\d\.0, \+2\d\.0\]; p < 0\.001 by Holm; the second run is better",
         said[3],
     )
@@ -93,7 +93,7 @@ def test_a_table_on_a_terminal(tmp_path, monkeypatch, capsys):
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     header = next(line for line in shown.splitlines() if "finding" in line)
     assert header.split() == ["rungs", "first", "second", "difference", "p", "finding"]
-    row = next(line for line in shown.splitlines() if line.startswith("probe on b (chosen)"))
+    row = next(line for line in shown.splitlines() if line.startswith("probe (chosen)"))
     assert re.search(r"70\.0 % +90\.0 % +\+20\.0 \[.*\] +< 0\.001 +the second run is better", row)
 
 

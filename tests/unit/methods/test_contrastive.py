@@ -148,6 +148,13 @@ def test_the_default_is_bounded_whatever_the_data(context, rows, steps):
     assert Contrastive().default(some).steps(rows) == steps
 
 
+def test_the_default_compares_with_the_nearest_where_labels_are_many(context):
+    many = dataclasses.replace(context, labels=("down", "up", *(f"label {i}" for i in range(30))))
+    assert Contrastive().default(many).loss == "supcon"
+    assert Contrastive().default(many).batch_size > Contrastive().default(context).batch_size
+    assert Contrastive().default(context).loss == "cosine"
+
+
 def test_the_default_leaves_the_search_its_share(context):
     method = Contrastive()
     small = dataclasses.replace(context, work=2 * method.cost(context, method.default(context)).work)

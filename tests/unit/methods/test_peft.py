@@ -11,7 +11,7 @@ import torch
 import tunewise
 from tunewise.adapters.files import load_adapter
 from tunewise.adapters.lora import LoraForm
-from tunewise.adapters.peft_any import PeftForm, form_of
+from tunewise.adapters.peft_any import PeftForm, completed, form_of
 from tunewise.config import Budget, DataConfig, Task
 from tunewise.errors import BundleError, ConfigError
 from tunewise.methods import LADDER, cost_rank, get_method, in_order
@@ -21,6 +21,8 @@ from tunewise.models.load import load_base
 from tunewise.models.tiny import ARCHITECTURES, tiny_encoder
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.bundle import load_predictor
+from tunewise.training.peft_population import PeftPopulation
+from tunewise.training.population import HeadStart
 from tunewise.types import Example
 
 WORDS = {"up": ["good", "charm", "great"], "down": ["bad", "dull", "worst"], "flat": ["card", "account", "order"]}
@@ -209,7 +211,34 @@ def with_base_dropout(base):
 def test_the_seed_decides_where_it_starts(context):
     one = finished(context, "LOHA").curve(0).train_losses
     assert finished(context, "LOHA").curve(0).train_losses == one
-    assert finished(dataclasses.replace(context, seed=12), "LOHA").curve(0).train_losses != one
+    starts = [population_of(context, "LOHA", seed).flat.values_PN for seed in (1, 1, 2)]
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+@pytest.mark.parametrize("options", [{"init_lora_weights": "pissa"}, {"bias": "all"}])
+def test_options_that_change_the_base_change_a_copy_of_it(context, tmp_path, options):
+    before = {name: value.clone() for name, value in context.base.model.state_dict().items()}
+    predictor = finished(context, "LORA", quick(epochs=1.0, options=options)).predictor(0)
+    after = context.base.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(parameter.requires_grad for parameter in context.base.model.parameters())
+    predictor.save(tmp_path)
+    loaded = load_predictor(tmp_path, lambda name: context.base)
+    race = context.fold.race
+    np.testing.assert_allclose(shares(loaded.predict(race)), shares(predictor.predict(race)), atol=1e-6)
+
+
+def test_weights_that_an_adapter_leaves_alone_are_held_once(context):
+    population = population_of(context, "VERA", seed=1)
+    held = {parameter.data_ptr() for parameter in context.base.model.parameters()}
+    frozen = [p for p in population.built.parameters() if not p.requires_grad and p.data_ptr() in held]
+    assert len(frozen) == len(held)
+
+
+def population_of(context, peft_type, seed):
+    options = completed(peft_type, context.base.model, {})
+    return PeftPopulation(context.base, peft_type, options, HeadStart(labels=3), seed=seed)
 
 
 def test_global_randomness_is_left_alone(context):

@@ -59,6 +59,11 @@ def test_noise_on_dev_is_not_overfitting(seed):
     assert found.name == "healthy", found.sentence
 
 
+def test_noise_on_a_flat_dev_under_a_falling_train_is_rarely_taken_for_a_rise():
+    found = [diagnose(curve(falling(0.05, 3), falling(0.4, 12), dev_noise=0.02, seed=seed)) for seed in range(200)]
+    assert sum(each is None or each.name != "healthy" for each in found) <= 20
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_noise_alone_is_a_plateau_and_nothing_else(seed):
     found = diagnose(curve(lambda share: 1.0, lambda share: 1.0, noise=0.3, dev_noise=0.02, seed=seed))
@@ -85,6 +90,13 @@ def test_a_rising_dev_loss_without_falling_train_is_not_overfitting():
     found = diagnose(curve(falling(0.5, 60, start=1.5), then(falling(0.5, 60), 0.2, 0.3)))
     assert found is not None
     assert found.name != "overfitting"
+
+
+def test_where_batches_are_too_noisy_to_tell_dev_does():
+    """Eight points of train that could hide a fall of a third are no plateau while dev falls."""
+    found = diagnose(curve(falling(0.4, 3, start=0.6), falling(0.45, 3, start=0.65), noise=0.15, points=8, seed=1))
+    assert found is not None
+    assert found.name != "plateau", found.sentence
 
 
 def test_nothing_left_to_learn_is_no_plateau():

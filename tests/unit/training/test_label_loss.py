@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tunewise.training.label_loss import label_divergence, label_losses, smoothed
-from tunewise.training.loop import Plan
+from tunewise.training.loop import Plan, _sequences
+from tunewise.training.population import Key
 from tunewise.training.rows import Rows
 from tunewise.training.stopping import TEMPERATURES, dev_losses
 
@@ -69,6 +70,25 @@ def test_a_member_among_others_equals_itself_alone(lora_loop, train, race, plan)
         loop.advance(loop.horizon)
     torch.testing.assert_close(together.best_logits_PEL[1], alone.best_logits_PEL[0], rtol=1e-6, atol=1e-7)
     assert together.curve(1).dev_losses == pytest.approx(alone.curve(0).dev_losses, rel=1e-6)
+
+
+def test_passes_with_different_dropout_are_pulled_together_label_by_label(lora_loop, train, race):
+    plan = Plan(epochs=4, batch_size=5, seed=3, consistency=2.0)
+    loop = lora_loop([1], plan=plan, rows=marked(train), dev=marked(race))
+    loop.advance(6)
+    run = [0, 3, 4, 9]
+    batch, wanted = loop._batch(loop.train, run), torch.as_tensor(loop.train.target_E[run])
+    (loss,) = loop._loss_of(batch, run, [0]).tolist()
+    sequences = _sequences(loop.train.tokens, run)
+    one, other = (
+        loop.population.logits(batch, [0], Key(step, sequences)).detach()
+        for step in (loop.step, loop.horizon + loop.step)
+    )
+    soft = smoothed(wanted.to(one)[None], one.new_tensor([loop.settings[0].label_smoothing]))
+    plain = (label_losses(one, soft) + label_losses(other, soft)).sum() / 2
+    apart = label_divergence(one, other).sum()
+    assert float(apart) > 1e-6
+    assert loss == pytest.approx(float(plain + 2.0 / 4 * apart), rel=1e-9)
 
 
 def test_labels_are_learnt(lora_loop, train):

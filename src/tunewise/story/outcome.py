@@ -1,0 +1,209 @@
+"""After the climb: choose on dev, open held_out once, measure, and leave evidence, bundle and report."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunewise.data.audit.duplicates import leakage
+from tunewise.errors import EndedEarly, RunError
+from tunewise.evaluation.evaluate import evaluate
+from tunewise.evaluation.metrics import METRICS
+from tunewise.predictors.base import Predictor
+from tunewise.predictors.bundle import load_predictor, save_bundle
+from tunewise.predictors.several import Thresholds
+from tunewise.report.build import build_report
+from tunewise.report.card import model_card
+from tunewise.report.evidence import Evidence, write_evidence
+from tunewise.report.verdict import verdict_words
+from tunewise.runs import count_opening, write_json
+from tunewise.search.budget import hard_stop
+from tunewise.search.climb import Rung
+from tunewise.search.finalists import Measured, choose_rung, latency, measure, versus_best
+from tunewise.search.study import Studied, Study
+from tunewise.search.trial import Stopper, race_predictions
+from tunewise.seeding import generator
+from tunewise.story.session import Session, arena_of, threshold_notes
+from tunewise.story.verdict import add_study, verdict_of
+from tunewise.types import Example, to_plain
+
+PROBES = 16
+
+
+def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
+    """Choose on dev, write the choice down, open held_out, measure, and leave verdict, evidence, bundle and report."""
+    task, run, labels = session.task, session.run, session.data.labels
+    winners = [rung for rung in rungs if rung.best is not None]
+    if not winners:
+        reasons = "; ".join(f"{rung.name}: {rung.closed}" for rung in rungs if rung.closed)
+        raise EndedEarly(f"nothing could be measured ({reasons})")
+    studied = _study(session, rungs)
+    predictors = {rung.name: _load(session, rung) for rung in winners}
+    on_dev = [_on_dev(session, rung, predictors[rung.name]) for rung in winners]
+    sizes = {name: base.info.parameters for name, base in session.bases.items()}
+    seed_sds = {each.rung: each.seed_sd or 0.0 for each in studied}
+    choice = choose_rung(on_dev, session.choose, task, labels, sizes, seed_sds)
+    chosen = winners[choice.index]
+    digest = hashlib.sha256(json.dumps([to_plain(w.best.candidate) for w in winners if w.best]).encode()).hexdigest()
+    written = run.ledger.once("choice", "", lambda: {"chosen": chosen.name, "winners": digest, "why": choice.why})
+    if (written["chosen"], written["winners"]) != (chosen.name, digest):
+        raise RunError(
+            f"{run.folder}: the choice written down ({written['chosen']}) is not the one made now ({chosen.name}). "
+            "This machine does not compute what it did; start a new run."
+        )
+
+    held_out, notes = _open_held_out(session)
+    for store in session.stores.values():
+        store.add(held_out)
+    on_held_out = [
+        measure(
+            rung,
+            predictors[rung.name].predict(held_out),
+            held_out,
+            task,
+            labels,
+            on="held_out",
+            ordered=session.data.ordered,
+        )
+        for rung in winners
+    ]
+    differences = versus_best(on_held_out, held_out, task, labels)
+    for predictor in predictors.values():
+        _uncached(predictor)
+    latencies = [latency(predictors[rung.name], held_out) for rung in winners]
+
+    verdict = verdict_of(session, rungs, winners, on_dev, on_held_out, differences, latencies, choice)
+    add_study(verdict, studied, winners)
+    verdict["notes"] = [*session.data.notes, *threshold_notes(session), *notes]
+    verdict["words"] = verdict_words(verdict)
+    write_json(run.folder / "verdict.json", verdict)
+    place = winners.index(chosen)
+    thresholds = predictors[chosen.name].thresholds
+    _write_evidence(session, rungs, chosen, held_out, on_dev, on_held_out, place, thresholds)
+    _write_bundle(session, predictors[chosen.name], verdict)
+    build_report(run.folder)
+    session.watcher.budget(session.clock.seconds, None, int(session.purse.spent), session.purse.total)
+    session.watcher.verdict(verdict)
+    return verdict
+
+
+def _study(session: Session, rungs: list[Rung]) -> list[Studied]:
+    """Refits of the finalists, within the stated share of the work and while the clock allows."""
+    stopper = Stopper(session.clock, hard_stop(session.task.budget))
+    with stopper.listening():
+        studied = Study(arena_of(session, stopper), session.purse, session.context).run(rungs)
+    if stopper.interrupted:
+        raise EndedEarly("interrupted; what was done is saved")
+    for each in studied:
+        if each.more_data:
+            session.watcher.say(f"{each.rung}: {each.more_data}.")
+        if each.skipped:
+            session.watcher.say(f"{each.rung}: not refitted ({'; '.join(each.skipped)}).")
+    return studied
+
+
+def _on_dev(session: Session, rung: Rung, predictor: Predictor) -> Measured:
+    """Scores on the rows to choose by: with several folds, of the answers for rows that were not fitted on."""
+    task, labels = session.task, session.data.labels
+    if len(session.folds) == 1:
+        predictions = predictor.predict(session.choose)
+    else:
+        assert rung.best is not None
+        predictions = race_predictions(session.run.folder / str(rung.best.folder), labels)
+    return measure(rung, predictions, session.choose, task, labels, on="choose")
+
+
+def _load(session: Session, rung: Rung) -> Predictor:
+    assert rung.best is not None
+    predictor = load_predictor(
+        session.run.folder / str(rung.best.folder) / "predictor", lambda name: session.bases[name]
+    )
+    if predictor.base is not None and hasattr(predictor, "features"):
+        predictor.features = session.stores[rung.base]  # several rungs read the same vectors: compute them once
+    return predictor
+
+
+def _uncached(predictor: Predictor) -> None:
+    if hasattr(predictor, "features"):
+        predictor.features = None
+
+
+def _open_held_out(session: Session) -> tuple[tuple[Example, ...], list[str]]:
+    """The sealed rows, and what there is to say about them.
+
+    The opening is recorded before they are read, so that a crash cannot hide it.
+    """
+    run, sealed = session.run, session.data.held_out
+    run_id = run.ledger.once("run id", "", lambda: uuid.uuid4().hex)
+    run.ledger.once("opening", "", lambda: {"data": sealed.fingerprint})
+    session.openings = count_opening(sealed.fingerprint, run_id)
+    held_out = sealed.open()
+    overlap = leakage((*session.data.train, *session.data.dev), held_out, name="held_out")
+    notes = [*sealed.notes, *(finding.sentence for finding in overlap)]
+    for note in notes:
+        session.watcher.say(f"held_out: {note}")
+    return held_out, notes
+
+
+def _write_evidence(
+    session: Session,
+    rungs: Sequence[Rung],
+    chosen: Rung,
+    held_out: Sequence[Example],
+    on_dev: Sequence[Measured],
+    on_held_out: Sequence[Measured],
+    place: int,
+    thresholds: Thresholds,
+) -> None:
+    task, labels = session.task, session.data.labels
+    evaluation = evaluate(
+        on_held_out[place].predictions,
+        held_out,
+        METRICS.get(task.metric),
+        labels=labels,
+        level=task.level,
+        rng=generator(task.seed, "slices"),
+    )
+    write_evidence(
+        session.run.folder,
+        Evidence(
+            data=session.data,
+            held_out=held_out,
+            choose=session.choose,
+            findings=session.findings,
+            lengths=session.tokens[task.models[0]],
+            max_tokens=session.bases[task.models[0]].info.max_tokens,
+            policy=task.truncation,
+            notes=session.data.notes,
+            trials=[
+                (rung.method.name, rung.base, trial, trial is chosen.best) for rung in rungs for trial in rung.trials
+            ],
+            predictions=[
+                (m.rung.method.name, m.rung.base, part, rows, m.predictions, m.rung is chosen)
+                for part, rows, group in (("dev", session.choose, on_dev), ("held_out", held_out, on_held_out))
+                for m in group
+            ],
+            evaluation=evaluation,
+            chosen_predictions=on_held_out[place].predictions,
+            thresholds=thresholds,
+            features=session.stores[chosen.base],
+        ),
+    )
+
+
+def _write_bundle(session: Session, predictor: Predictor, verdict: Mapping[str, Any]) -> None:
+    task = session.task
+    probes, columns, several = session.choose[:PROBES], session.data.columns, session.data.several
+    save_bundle(
+        predictor,
+        session.run.folder / "bundle",
+        task_name=task.name,
+        kind=task.kind,
+        columns=session.data.columns.inputs,
+        policy=task.truncation,
+        probes=probes,
+        card=model_card(verdict),
+        extra={"chosen": dict(verdict["chosen"]), "metric": task.metric, "ordered": session.data.ordered}
+        | ({"target": columns.targets or columns.target, "label_separator": columns.separator} if several else {}),
+    )
