@@ -63,7 +63,7 @@ def test_a_run_over_all_rungs_ends_in_a_verdict_and_a_bundle_that_answers_as_it_
     assert [rows[name]["status"] for name in done] == ["finished"] * len(done), run.verdict["rungs"]
     assert run.verdict["chosen"]["method"] not in ("majority", "zero_shot")
     chosen = rows[run.verdict["chosen"]["method"]]
-    assert chosen["held_out"]["score"] > max(0.6, rows["majority"]["held_out"]["score"])
+    assert chosen["held_out"]["score"] > max(0.4, rows["majority"]["held_out"]["score"])
     assert any("each label is given above a threshold of its own" in note for note in run.verdict["notes"])
 
     page = run.report.read_text("utf-8")

@@ -1,5 +1,7 @@
 """A random base of a few thousand weights in a folder, to try everything offline in seconds."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ def tiny_encoder(
     layers: int = 2,
     texts: Iterable[str] = TEXTS,
 ) -> Path:
-    """The folder, now holding a random base of this architecture and a tokenizer trained on the texts.
+    """The folder, now holding a random base of this architecture and a tokenizer made of the words of `texts`.
 
     Same arguments, same bytes of weights. It reads 64 tokens and knows nothing.
 
@@ -97,17 +99,43 @@ def _spread(model: torch.nn.Module) -> None:
                 weight.mul_(10.0)
 
 
+def _pieces(texts: Iterable[str]) -> dict[str, int]:
+    """Special tokens, printable ASCII at the start and inside of words, and whole words, the most frequent first.
+
+    Made by rule: a trained vocabulary breaks its ties differently in every process.
+    """
+    letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    pieces = [*_WORDPIECE, *letters, *(f"##{letter}" for letter in letters), *_words(texts)]
+    return {piece: i for i, piece in enumerate(list(dict.fromkeys(pieces))[:VOCABULARY])}
+
+
+def _byte_merges(texts: Iterable[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Special tokens, all bytes, and the beginnings of the most frequent words, each merged letter by letter."""
+    from tokenizers import pre_tokenizers
+
+    pieces = dict.fromkeys([*_BYTE_LEVEL, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    merges: list[tuple[str, str]] = []
+    for word in (f"Ġ{word}" for word in _words(texts) if word.isascii()):
+        for end in range(2, len(word) + 1):
+            if word[:end] not in pieces and len(pieces) < VOCABULARY:
+                pieces[word[:end]] = None
+                merges.append((word[: end - 1], word[end - 1]))
+    return {piece: i for i, piece in enumerate(pieces)}, merges
+
+
+def _words(texts: Iterable[str]) -> list[str]:
+    """Lower-case words, the most frequent first, ties in alphabetical order."""
+    counts = Counter(re.findall(r"[a-z0-9]+", " ".join(texts).lower()))
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
 def _wordpiece(texts: Iterable[str], architecture: str) -> Any:
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    raw = Tokenizer(models.WordPiece(_pieces(texts), unk_token="[UNK]"))
     raw.normalizer = normalizers.BertNormalizer(lowercase=True)
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    raw.train_from_iterator(
-        texts,
-        trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=list(_WORDPIECE), show_progress=False),
-    )
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
@@ -128,21 +156,13 @@ def _wordpiece(texts: Iterable[str], architecture: str) -> Any:
 
 
 def _byte_level(texts: Iterable[str]) -> Any:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    raw = Tokenizer(models.BPE())
+    vocabulary, merges = _byte_merges(texts)
+    raw = Tokenizer(models.BPE(vocabulary, merges))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    raw.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
-            special_tokens=list(_BYTE_LEVEL),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
     raw.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",

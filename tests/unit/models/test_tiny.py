@@ -23,3 +23,9 @@ def test_the_size_is_as_asked(tmp_path: Path) -> None:
 def test_an_unknown_architecture_is_answered_with_the_right_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no 'robertta'\. Did you mean 'roberta'\?"):
         tiny_encoder(tmp_path, architecture="robertta")
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_the_tokenizer_is_the_same_every_time(architecture: str, tmp_path: Path) -> None:
+    folders = [tiny_encoder(tmp_path / str(i), architecture=architecture) for i in range(3)]
+    assert len({(folder / "tokenizer.json").read_bytes() for folder in folders}) == 1
