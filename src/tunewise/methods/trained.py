@@ -235,7 +235,8 @@ def _fits(rung: str, memory_bytes: int) -> str | None:
 def choose_population(build: Build, indices: Sequence[int]) -> tuple[list[list[int]], str]:
     """Groups of members to stack, and the sentence that says why: stacked only where a step of it is no slower.
 
-    Measured on the first batch. The results do not depend on it beyond rounding.
+    Measured on the first batch. Where so many do not fit in memory together, each half is looked at by itself. The
+    results do not depend on the grouping beyond rounding.
     """
     everyone = list(indices)
     alone = [[i] for i in everyone]
@@ -243,8 +244,13 @@ def choose_population(build: Build, indices: Sequence[int]) -> tuple[list[list[i
         return alone, "one candidate: nothing to stack"
     try:
         together = build(everyone).step_seconds()
-    except (NotStackable, NotEnoughMemory) as error:
+    except NotStackable as error:
         return alone, f"trained one by one: {error}"
+    except NotEnoughMemory:
+        half = len(everyone) // 2
+        first, why = choose_population(build, everyone[:half])
+        second, _ = choose_population(build, everyone[half:])
+        return [*first, *second], f"{len(everyone)} candidates do not fit in memory together, so half of them: {why}"
     single = build(everyone[:1]).step_seconds() * len(everyone)
     times = f"a step of {len(everyone)} takes {together * 1e3:.0f} ms stacked, {single * 1e3:.0f} ms one by one"
     return ([everyone], f"stacked: {times}") if together <= single else (alone, f"trained one by one: {times}")

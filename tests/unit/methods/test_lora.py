@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tunewise.config import DataConfig, Task
-from tunewise.errors import ConfigError
+from tunewise.errors import ConfigError, NotEnoughMemory
 from tunewise.methods import trained
 from tunewise.methods.base import Bracket, Context, Fold
 from tunewise.methods.lora import Lora, LoraConfig
@@ -241,3 +241,30 @@ def test_choosing_does_not_train(context, stacked):
     for a, b in zip(bracket.loops, fresh.loops, strict=True):
         assert torch.equal(a.population.flat.values_PN, b.population.flat.values_PN)
         assert a.step == 0
+
+
+class Stopwatch:
+    """A loop that says how long its step takes, and that memory holds so many members."""
+
+    def __init__(self, members, seconds, most=99):
+        if len(members) > most:
+            raise NotEnoughMemory("training: not enough memory")
+        self.seconds = seconds(len(members))
+
+    def step_seconds(self):
+        return self.seconds
+
+
+def test_members_are_stacked_where_a_step_is_no_slower_so():
+    free, dear = (lambda n: 1.0), (lambda n: 1.1 * n - 0.1)
+    assert choose_population(lambda m: Stopwatch(m, free), [3, 4, 5])[0] == [[3, 4, 5]]
+    groups, why = choose_population(lambda m: Stopwatch(m, dear), [3, 4, 5])
+    assert groups == [[3], [4], [5]]
+    assert why == "trained one by one: a step of 3 takes 3200 ms stacked, 3000 ms one by one"
+
+
+def test_a_population_that_does_not_fit_in_memory_is_halved():
+    groups, why = choose_population(lambda m: Stopwatch(m, lambda n: 1.0, most=2), list(range(7)))
+    assert max(map(len, groups)) == 2
+    assert sorted(i for group in groups for i in group) == list(range(7))
+    assert why.startswith("7 candidates do not fit in memory together, so half of them: ")

@@ -77,9 +77,11 @@ def test_an_adapter_learns_is_scored_as_it_answers_and_comes_back_from_disk(cont
     method = Peft(peft_type)
     assert method.skip(context) is None
     before = {name: value.clone() for name, value in context.base.model.state_dict().items()}
-    bracket = finished(context, peft_type)
+    # from a head of zeros, so that there is something to learn
+    bracket = finished(context, peft_type, quick(head_init="zeros"))
     losses = bracket.curve(0).train_losses
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    half = len(losses) // 2  # whole passes over the same rows
+    assert np.mean(losses[half:]) < np.mean(losses[:half])
     said, predictor = bracket.predictions()[0], bracket.predictor(0)
     bracket.close()
     race = context.fold.race
