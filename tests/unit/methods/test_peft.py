@@ -78,7 +78,7 @@ def test_an_adapter_learns_is_scored_as_it_answers_and_comes_back_from_disk(cont
     assert method.skip(context) is None
     before = {name: value.clone() for name, value in context.base.model.state_dict().items()}
     # from a head of zeros, so that there is something to learn
-    bracket = finished(context, peft_type, quick(head_init="zeros"))
+    bracket = finished(context, peft_type, quick(head_init="zeros", epochs=10.0))
     losses = bracket.curve(0).train_losses
     half = len(losses) // 2  # whole passes over the same rows
     assert np.mean(losses[half:]) < np.mean(losses[:half])
