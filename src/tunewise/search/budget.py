@@ -10,8 +10,6 @@ SEARCH_SHARE = 0.68
 """Of the work, for rungs and brackets."""
 STUDY_SHARE = 0.2
 """Of the work, for refits of the finalists; the rest is for the choice, held_out and the report."""
-FINISH_SECONDS = 6.0
-FINISH_SHARE = 0.05
 OVERSHOOT = 1.10
 """Of the minutes that were asked for, at which the clock stops a run."""
 
@@ -84,9 +82,12 @@ def work_of(budget: Budget, *, seconds_spent: float, seconds_per_work: float) ->
     return max(1, int((60 * budget.minutes - seconds_spent) / seconds_per_work))
 
 
-def hard_stop(budget: Budget) -> float:
-    """Seconds after which brackets are cut off, leaving time to finish within 10 % of the minutes asked for."""
+def hard_stop(budget: Budget, finish_seconds: float) -> float:
+    """Seconds after which brackets are cut off, so that the run can finish within 10 % of the minutes asked for.
+
+    `finish_seconds` is what the choice, held_out and the report are expected to take.
+    """
     if budget.minutes is None:
         return float("inf")
     seconds = 60 * budget.minutes
-    return max(0.5 * seconds, OVERSHOOT * seconds - FINISH_SECONDS - FINISH_SHARE * seconds)
+    return max(0.5 * seconds, OVERSHOOT * seconds - finish_seconds)

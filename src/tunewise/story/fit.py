@@ -24,6 +24,7 @@ from tunewise.story.session import (
     Session,
     arena_of,
     check_names,
+    finish_seconds,
     ordered_where_asked,
     plan_rows,
     prepare,
@@ -78,7 +79,7 @@ def fit_task(
 
 def climb(session: Session, like: Candidate | None) -> list[Rung]:
     """Every rung with its trials."""
-    stopper = Stopper(session.clock, hard_stop(session.task.budget))
+    stopper = Stopper(session.clock, hard_stop(session.task.budget, finish_seconds(session)))
     arena = arena_of(session, stopper)
     for note in threshold_notes(session):
         session.watcher.say(note)

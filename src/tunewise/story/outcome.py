@@ -24,7 +24,7 @@ from tunewise.search.finalists import Measured, choose_rung, latency, measure, v
 from tunewise.search.study import Studied, Study
 from tunewise.search.trial import Stopper, race_predictions
 from tunewise.seeding import generator
-from tunewise.story.session import Session, arena_of, threshold_notes
+from tunewise.story.session import Session, arena_of, finish_seconds, threshold_notes
 from tunewise.story.verdict import add_study, verdict_of
 from tunewise.types import Example, to_plain
 
@@ -90,7 +90,7 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
 
 def _study(session: Session, rungs: list[Rung]) -> list[Studied]:
     """Refits of the finalists, within the stated share of the work and while the clock allows."""
-    stopper = Stopper(session.clock, hard_stop(session.task.budget))
+    stopper = Stopper(session.clock, hard_stop(session.task.budget, finish_seconds(session)))
     with stopper.listening():
         studied = Study(arena_of(session, stopper), session.purse, session.context).run(rungs)
     if stopper.interrupted:

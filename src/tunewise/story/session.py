@@ -36,6 +36,11 @@ from tunewise.types import Example, to_plain
 
 REHEARSAL_SHARE = 0.08
 """Of the minutes, after which rungs that were not timed yet are taken to be as slow as the slowest that was."""
+FINISH_SECONDS = 5.0
+FINISH_SECONDS_PER_RUNG = 1.0
+"""To load a winner, to time it text by text, and for its part of the report."""
+ADAPTED = 1.5
+"""How much slower than the base an adapted one reads."""
 FEW_ROWS = 400
 """Dev rows below which candidates are cross-fitted."""
 FOLDS = 3
@@ -298,3 +303,20 @@ def threshold_notes(session: Session) -> list[str]:
         return []
     wanted_EL = session.context(session.task.models[0], session.methods[0], 0).wanted(session.race)
     return [threshold_note(wanted_EL, session.data.labels, tuned)]
+
+
+def finish_seconds(session: Session) -> float:
+    """What everything after the search is expected to take: each winner reads the rows to choose on and held_out.
+
+    Where held_out is a file it is not opened to be counted: it is taken to have as many rows as train and dev half.
+    """
+    rows = len(session.data.train) + len(session.data.dev)
+    to_read = len(session.choose) + (session.data.held_out.n or rows // 2)
+    total = FINISH_SECONDS + FINISH_SECONDS_PER_RUNG * len(session.methods) * len(session.bases)
+    for base, counted in session.tokens.items():
+        per_row = (counted["train"] + counted["race"]) / max(
+            1, len(session.folds[0].train) + len(session.folds[0].race)
+        )
+        reading = ADAPTED * to_read * per_row * session.speeds[f"forward {base}"].seconds_per_work
+        total += reading * sum(get_method(name).trained for name in session.methods)
+    return total
