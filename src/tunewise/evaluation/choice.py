@@ -192,7 +192,7 @@ def _amount(metric: Metric, amount: float) -> str:
     return f"{text} point{'' if text == '1' else 's'}"
 
 
-def _rounded_up(rows: int) -> int:
+def rounded_up(rows: int) -> int:
     """To two digits, since more would claim what a projection cannot know."""
     step = int(10 ** max(len(str(rows)) - 2, 0))
     return -(-rows // step) * step
@@ -240,6 +240,6 @@ def _why_open(
         start = f"{name} is the cheapest within the margin and one standard error of the best ({lead})"
     unsure = f"{known.n:,} rows cannot settle differences of {_amount(metric, margin)}"
     if rows is not None:
-        return f"{start}, but {unsure}; about {_rounded_up(rows):,} would"
+        return f"{start}, but {unsure}; about {rounded_up(rows):,} would"
     reason = "a margin of 0 cannot be reached" if margin <= 0 else "refits with other seeds differ by more than that"
     return f"{start}, but {unsure}, and no number of rows would: {reason}"

@@ -35,6 +35,7 @@ LEAST_STEPS, MOST_STEPS = 20, 400
 """Optimiser steps of the default: with few rows, and at most, however many rows there are."""
 PASSES = 8
 """Passes of the default over train, between those bounds."""
+EVALUATIONS = 4
 _OF_NO_USE = {"label_smoothing": 0.0, "consistency": 0.0, "class_weights": "none", "head_init": "probe"}
 """Settings of other trained rungs that pairs have no use for, and the value each must keep."""
 
@@ -72,6 +73,10 @@ class ContrastiveConfig(TrainedConfig):
                     f"contrastive: `{name}` has no use where pairs are compared and the head is fitted, "
                     f"got {getattr(self, name)!r}. Leave it at {only!r}."
                 )
+
+    def plan(self, seed: int) -> Plan:
+        """With fewer evaluations than other rungs have, since each reads train as well."""
+        return dataclasses.replace(super().plan(seed), evaluations=EVALUATIONS)
 
     def steps(self, rows: int) -> int:
         """Optimiser steps on this many rows."""
@@ -145,7 +150,7 @@ class Contrastive:
         fold = context.fold
         head = context.train_tokens * min(1.0, MOST_HEAD_ROWS / max(1, len(fold.train)))
         watched = context.race_tokens * min(1.0, RACE_ROWS / max(1, len(fold.race)))
-        times = len(evaluation_steps(steps, ContrastiveConfig().plan(0).evaluations)) if fold.race else 0
+        times = len(evaluation_steps(steps, EVALUATIONS)) if fold.race else 0
         return round(times * (head + watched))
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tunewise.evaluation.choice import rounded_up
 from tunewise.evaluation.metrics import METRICS
 from tunewise.report import sentences
 
@@ -88,8 +89,7 @@ def _unresolved(verdict: Mapping[str, Any]) -> list[str]:
     if rows is None:
         return ["Not resolved: these rows cannot tell the rungs apart"]
     have = verdict["n"].get(measured_on(verdict)) or 0
-    rounded = int(float(f"{rows:.1e}"))  # an estimate: two digits are all it has
-    return [f"Not resolved: about {rounded:,} rows to compare on would settle it, there are {have:,}"]
+    return [f"Not resolved: about {rounded_up(rows):,} rows to compare on would settle it, there are {have:,}"]
 
 
 def _against(verdict: Mapping[str, Any], chosen: Rung, part: str) -> str | None:

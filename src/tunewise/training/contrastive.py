@@ -28,7 +28,7 @@ FitHead = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 PIECE_TOKENS = 512
 """Padded tokens of a pass on a CPU, of rows of like length: smaller ones are slow, larger ones read mostly padding."""
-MOST_HEAD_ROWS = 2000
+MOST_HEAD_ROWS = 1000
 """A head is fitted on at most this many rows of train, stratified by label."""
 
 

@@ -11,17 +11,16 @@ NAME = "study"
 TEMPLATE = """
 <p class="lede">The finalists fitted again, with other seeds and on parts of train, and scored on the same dev rows.</p>
 <div class="scroll"><table class="compact"><thead><tr><th scope="col">rung</th>
-<th scope="col">all of train, seed by seed</th><th scope="col">spread over seeds</th>
+<th scope="col">all of train, by seed</th><th scope="col">spread</th>
 {% for share in shares %}<th scope="col">{{ share|share }} of train</th>{% endfor %}</tr></thead><tbody>
 {% for row in rows %}
 <tr><th scope="row">{{ row.method }} <small class="inline">{{ row.base }}</small></th>
 <td>{{ row.seeds|join(", ") }}</td>
 <td>{% if row.seed_sd is not none %}± {{ row.seed_sd }}{% else %}<span class="quiet">not measured</span>{% endif %}</td>
 {% for value in row.parts %}<td>{{ value or "-" }}</td>{% endfor %}</tr>
-{% if row.note %}<tr class="aside"><td></td>
-<td colspan="{{ 2 + shares|length }}" class="reason">{{ row.note }}</td></tr>
-{% endif %}
 {% endfor %}</tbody></table></div>
+{% for row in rows if row.note %}<p class="quiet"><b>{{ row.method }}</b>: {{ row.note }}.</p>
+{% endfor %}
 """
 
 
