@@ -38,7 +38,7 @@ def test_an_unresolved_verdict_says_how_many_rows_would_settle_it(verdict: dict[
     verdict |= {"resolved": False, "rows_to_resolve": 9433}
     words = verdict_words(verdict)
     assert "lora +0.4 [-0.2, +0.9]: too close to tell apart" in words
-    assert words.endswith("Not resolved: about 9,400 rows to compare on would settle it, there are 3,080")
+    assert words.endswith("Not resolved: about 9,500 rows to compare on would settle it, there are 3,080")
 
 
 def test_an_unresolved_verdict_still_knows_a_clear_loser(verdict: dict[str, Any]) -> None:
