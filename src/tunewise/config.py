@@ -85,6 +85,10 @@ class Task:
     """Work with only this many rows per class, dev taken out of them; None: with all rows."""
     draw: int = 0
     """Which rows `shots` draws: another number, another draw from the same rows."""
+    instruction: str | None = None
+    """What is to be done with a text, in words; soft prompts may start at it."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By rung: settings that all its candidates have, such as `{lora: {targets: attention}}`."""
     truncation: Truncation = "refuse"
     models: tuple[str, ...] = ("bundled:minilm",)
     methods: tuple[str, ...] | None = None

@@ -6,12 +6,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from tunewise.config import Task
+from tunewise.config import Task, from_plain
 from tunewise.errors import ConfigError
 from tunewise.models.encoder import Encoder
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.several import Thresholds, halves
-from tunewise.types import Cost, Curve, Example, Family, Kind, Prediction
+from tunewise.types import Cost, Curve, Example, Family, Kind, Prediction, to_plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +168,31 @@ class Bracket(Protocol):
 
     def close(self) -> None:
         """Give back memory and leave the shared base as it was found."""
+
+
+def settled(method: "Method", context: Context, config: Any) -> Any:
+    """The config with the task's own settings for this rung.
+
+    Raises:
+        ConfigError: there is no such setting, or its value cannot be.
+    """
+    own = context.task.settings.get(method.name)
+    return from_plain(method.Config, {**to_plain(config), **own}, where=f"settings.{method.name}") if own else config
+
+
+def default_of(method: "Method", context: Context) -> Any:
+    """The config that is tried first."""
+    return settled(method, context, method.default(context))
+
+
+def proposed(method: "Method", context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
+    """Up to n configs to try, each once, the default not among them."""
+    first, found = default_of(method, context), []
+    for config in method.propose(context, space, rng, n):
+        own = settled(method, context, config)
+        if own != first and own not in found:
+            found.append(own)
+    return found
 
 
 class Method(Protocol):

@@ -15,7 +15,7 @@ from tunewise.adapters.stack import Form
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
 from tunewise.methods.stacked import StackedConfig, StackedMethod
-from tunewise.methods.zero_shot import _in_words
+from tunewise.methods.zero_shot import in_words
 from tunewise.models.encoder import Encoder
 from tunewise.seeding import generator
 from tunewise.training.loop import Settings
@@ -116,11 +116,12 @@ def start_tokens(context: Context, start: PromptStart, length: int) -> list[int]
     """Token ids a soft prompt starts from; never empty, perhaps not as many as asked for."""
     base, labels = context.base, context.labels
     if start == "labels":
-        return [token for label in labels for token in words_of(base, _in_words(label))]
+        return [token for label in labels for token in words_of(base, in_words(label))]
     if start == "instruction":
-        said: str | None = getattr(context.task, "instruction", None)
-        choices = ", ".join(_in_words(label) for label in labels)
-        return words_of(base, said or f"{_in_words(context.task.name)}: which of {choices} is this text?")
+        choices = ", ".join(in_words(label) for label in labels)
+        return words_of(
+            base, context.task.instruction or f"{in_words(context.task.name)}: which of {choices} is this text?"
+        )
     counts: Counter[int] = Counter()
     for _, text in zip(range(COUNTED_ROWS), drawn_rows(context, "prompt_tuning", "counted"), strict=False):
         counts.update(words_of(base, text))

@@ -45,7 +45,7 @@ class ZeroShot:
 
     def skip(self, context: Context) -> str | None:
         if all(
-            _in_words(label).replace(" ", "").isdigit() and label not in context.task.labels for label in context.labels
+            in_words(label).replace(" ", "").isdigit() and label not in context.task.labels for label in context.labels
         ):
             return (
                 "the labels are numbers, which say nothing about their meaning; "
@@ -65,7 +65,7 @@ class ZeroShot:
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         def make(member: int) -> tuple[Predictor, int]:
             described = context.task.labels if configs[member].label_text == "description" else {}
-            texts = [described.get(label, _in_words(label)) for label in context.labels]
+            texts = [described.get(label, in_words(label)) for label in context.labels]
             rows = [Example(id=f"label-{i}", fields={"text": text}) for i, text in enumerate(texts)]
             vector_LH = _unit(context.features(rows))
             middle_L = np.zeros(len(texts), dtype=np.float32)
@@ -86,7 +86,7 @@ class ZeroShot:
         return MadeAtOnce(context, make, len(configs))
 
 
-def _in_words(label: str) -> str:
+def in_words(label: str) -> str:
     """`card_arrival` and `cardArrival` as "card arrival"."""
     spaced = "".join(
         f" {c.lower()}" if c.isupper() and i and label[i - 1].islower() else c for i, c in enumerate(label)

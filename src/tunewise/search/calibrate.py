@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewise.evaluation.cost import PeakMemory
-from tunewise.methods.base import Context, Method
+from tunewise.methods.base import Context, Method, default_of
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder
 from tunewise.types import Example
@@ -55,7 +55,7 @@ def _rehearse(method: Method, context: Context, features: FeatureStore) -> Speed
     )
     small = dataclasses.replace(context, folds=(sample,), features=features)
     with PeakMemory() as memory:
-        bracket = method.open(small, [method.default(context)])
+        bracket = method.open(small, [default_of(method, context)])
         try:
             bracket.advance(1)
             started = time.perf_counter()

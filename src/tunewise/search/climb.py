@@ -14,7 +14,7 @@ from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.intervals import interval
 from tunewise.evaluation.metrics import METRICS
 from tunewise.methods import get_method
-from tunewise.methods.base import Context, Method, Real, skip_reason
+from tunewise.methods.base import Context, Method, Real, default_of, proposed, skip_reason
 from tunewise.methods.folded import cost_of, refit_work
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_share
@@ -98,7 +98,7 @@ class Climb:
         self.rungs.append(rung)
         method, base = rung.method, rung.base
         context = self.context_of(base, method.name, 0)
-        config = method.default(context)
+        config = default_of(method, context)
         candidate = Candidate(method=method.name, base=base, config=to_plain(config))
         skip = skip_reason(method, context)
         if skip is not None:
@@ -124,7 +124,7 @@ class Climb:
             configs = [config]
             if not method.trained:
                 room = self.purse.trials_left - 1
-                configs += method.propose(context, FixedGrid(), generator(context.seed, "propose"), room)
+                configs += proposed(method, context, FixedGrid(), generator(context.seed, "propose"), room)
             self._bracket(rung, context, configs, halve=False)
 
     def _stay_out(self, rung: Rung, candidate: Candidate, status: Any, reason: str) -> None:
@@ -235,7 +235,7 @@ class Climb:
         method, base = rung.method, rung.base
         context = self.context_of(base, method.name, rung.brackets)
         hint, nudged = self._heeded(rung)
-        config = _with_epochs(method.default(context), hint)
+        config = _with_epochs(default_of(method, context), hint)
         one = self.purse.price(method.name, base, cost_of(method, context, config).work)
         refit = self.purse.price(method.name, base, refit_work(method, context, config))
         rivals = [r for r in self.rungs if r.best and r.method.trained and r.closed is None]
@@ -250,7 +250,7 @@ class Climb:
         known = [(t.candidate.config, t.loss) for t in rung.trials if isinstance(t, Finished)]
         space = OptunaSpace(derive(context.seed, "space"), known)
         configs = [*nudged, *self._from_earlier(rung, config)][:n]
-        more = method.propose(context, space, generator(context.seed, "propose"), n - len(configs))
+        more = proposed(method, context, space, generator(context.seed, "propose"), n - len(configs))
         configs += [each for each in (_with_epochs(one, hint) for one in more) if each not in configs]
         if not configs:
             rung.closed = "every configuration of its space was tried"

@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 
 from tunewise.methods import get_method
-from tunewise.methods.base import Context, skip_reason
+from tunewise.methods.base import Context, default_of, proposed, skip_reason
 from tunewise.methods.folded import cost_of, refit_work
 from tunewise.search.budget import SEARCH_SHARE, Purse
 from tunewise.search.calibrate import Speed
@@ -33,7 +33,7 @@ def make_plan(
             context = context_of(base, name, 0)
             skip = skip_reason(method, context)
             speed = speeds.get(f"{name} {base}")
-            config = method.default(context)
+            config = default_of(method, context)
             cost = cost_of(method, context, config)
             memory = max(cost.memory_bytes, speed.memory_bytes if speed else 0)
             refusal = skip or cost.fits or memory_refusal(memory)
@@ -86,10 +86,10 @@ def _with_bracket(
     method = get_method(row.method)
     context = context_of(row.base, row.method, 0)
     if not method.trained:
-        more = len(method.propose(context, FixedGrid(), np.random.default_rng(0), MAX_BRACKET * 2))
+        more = len(proposed(method, context, FixedGrid(), np.random.default_rng(0), MAX_BRACKET * 2))
         return dataclasses.replace(row, candidates=1 + more)
     rivals = sum(other.fits and other.method in trained for other in rows)
-    config = method.default(context)
+    config = default_of(method, context)
     one = purse.price(row.method, row.base, cost_of(method, context, config).work)
     refit = purse.price(row.method, row.base, refit_work(method, context, config))
     return dataclasses.replace(row, candidates=1 + largest_bracket(left / max(1, rivals) - refit, one))

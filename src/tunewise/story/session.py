@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tunewise.config import Task
+from tunewise.config import Task, from_plain
 from tunewise.data.audit import Finding, audit
 from tunewise.data.load import Data
 from tunewise.data.split import k_folds, race_and_choose
@@ -102,6 +102,8 @@ def check_names(task: Task) -> None:
     check_order(METRICS.get(task.metric), ordered=task.ordinal)
     for name in task.methods or ():
         get_method(name)
+    for name, own in task.settings.items():
+        from_plain(get_method(name).Config, own, where=f"settings.{name}")
 
 
 def ordered_where_asked(task: Task) -> Task:
