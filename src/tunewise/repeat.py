@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import math
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tunewise.config import Task
-from tunewise.errors import ConfigError
+from tunewise.errors import ConfigError, RunError
 from tunewise.evaluation.metrics import METRICS
 from tunewise.runs import write_json
 from tunewise.search.watch import Watcher
 from tunewise.story.fit import fit_task
+from tunewise.story.session import ordered_where_asked, task_text
 
 SUMMARY = "repeats.json"
 
@@ -34,12 +36,12 @@ def repeat_task(task: Task, *, times: int, folder: Path, watcher: Watcher) -> di
     for i in range(times):
         run = folder / f"run-{i}"
         own = _variant(task, i)
-        verdict = _verdict_of(run)
+        verdict = _verdict_of(run, own)
         if verdict is None:
             watcher.say(
                 f"run {i + 1} of {times}: {'draw' if task.shots else 'seed'} {own.draw if task.shots else own.seed}"
             )
-            verdict = fit_task(own, folder=run, resume=(run / "task.yaml").is_file(), watcher=watcher)
+            verdict = fit_task(own, folder=run, resume=_begun(run), watcher=watcher)
         verdicts.append(verdict)
     summary = summarise(verdicts)
     write_json(folder / SUMMARY, summary)
@@ -52,13 +54,26 @@ def _variant(task: Task, i: int) -> Task:
     return dataclasses.replace(task, seed=task.seed + i)
 
 
-def _verdict_of(run: Path) -> dict[str, Any] | None:
-    """The verdict of a run that was finished before."""
-    path = run / "verdict.json"
-    if not path.is_file():
+def _verdict_of(run: Path, task: Task) -> dict[str, Any] | None:
+    """The verdict of this run where it was finished before.
+
+    Raises:
+        RunError: the folder holds a run of another task.
+    """
+    if not (run / "report.html").is_file():  # the last thing a run writes
         return None
-    verdict: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    if (run / "task.yaml").read_text("utf-8") != task_text(ordered_where_asked(task)):
+        raise RunError(f"{run}: holds a run of another task. Name another folder with --out, or delete this one.")
+    verdict: dict[str, Any] = json.loads((run / "verdict.json").read_text("utf-8"))
     return verdict if verdict.get("chosen") else None
+
+
+def _begun(run: Path) -> bool:
+    """Whether there is something to resume; what a run left that was killed before that is cleared away."""
+    begun = (run / "task.yaml").is_file()
+    if not begun and (run / "ledger.sqlite").is_file():
+        shutil.rmtree(run)
+    return begun
 
 
 def summarise(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -142,6 +142,8 @@ class Curve:
     dev_losses: tuple[float, ...] = ()
     best_step: int = -1
     """Where dev loss at its best temperature was lowest; -1 where dev was never scored."""
+    horizon: int = 0
+    """Optimiser steps that this member's course is laid out for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,3 +101,16 @@ def test_a_fold_that_diverges_is_the_members_failure(folded: Context) -> None:
     bracket.brackets[1].loops[0].members[0].diverge("diverged: loss nan")
     assert bracket.failure(0) == "fold 2: diverged: loss nan"
     assert bracket.predictions() == [[]]
+
+
+def test_a_refit_goes_as_far_as_the_members_own_folds_did(folded: Context) -> None:
+    # a rival with smaller batches makes the bracket's horizon longer than this member's own
+    method = get_method("lora")
+    config = config_of(method, folded)
+    rival = dataclasses.replace(config, batch_size=4)
+    alone, among = open_bracket(method, folded, [config]), open_bracket(method, folded, [config, rival])
+    for bracket in (alone, among):
+        bracket.advance(bracket.horizon)
+    expected, found = (bracket.predictor(0).predict(folded.race) for bracket in (alone, among))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(list((one.scores or {}).values()), list((other.scores or {}).values()), atol=1e-4)

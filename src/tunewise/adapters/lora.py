@@ -179,8 +179,11 @@ class LoraStack(Stack):
         dora: bool = False,
         start: Start = "random",
         b_rate: float = 1.0,
+        trained: bool = False,
     ) -> None:
         """Nothing is attached yet. `targets` are paths; `b_rate` multiplies the learning rate of B (LoRA+).
+
+        `trained`: tensors are there already, whose rank PiSSA has doubled.
 
         Raises:
             ModelError: a target is not a linear layer of this model, or the rank is larger than one of its sides.
@@ -188,7 +191,7 @@ class LoraStack(Stack):
         self.rank, self.dora, self.b_rate = rank, dora, b_rate
         self.layers = {path: linear_of(model, path, self.kind) for path in targets}
         for path, layer in self.layers.items():
-            if rank > min(layer.in_features, layer.out_features):
+            if not trained and rank > min(layer.in_features, layer.out_features):
                 raise ModelError(
                     f"lora: rank {rank} is larger than layer '{path}' "
                     f"({layer.in_features} by {layer.out_features}). Lower `rank`."
@@ -274,7 +277,8 @@ class LoraForm:
         return self.alpha / (self.rank**0.5 if self.rslora else self.rank)
 
     def stack(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> LoraStack:
-        return LoraStack(model, [Member(scale=self.scale)], rank=self.rank, targets=_paths(tensors), dora=self.dora)
+        member = Member(scale=self.scale)
+        return LoraStack(model, [member], rank=self.rank, targets=_paths(tensors), dora=self.dora, trained=True)
 
     def config(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         return {

@@ -34,8 +34,8 @@ def repeat(
     if json:
         typer.echo(jsonlib.dumps(summary))
         return
-    metric = summary["metric"]
-    for row in sorted(summary["rungs"], key=lambda r: -1e9 if r["mean"] is None else r["mean"], reverse=True):
+    metric, sign = summary["metric"], -1 if summary["greater_is_better"] else 1
+    for row in sorted(summary["rungs"], key=lambda r: 1e9 if r["mean"] is None else sign * r["mean"]):
         spread = "" if row["sd"] is None else f" ± {sentences.signed(row['sd'], metric).lstrip('+')} over runs"
         runs = sentences.plural(row["n"], "run")
         typer.echo(

@@ -121,11 +121,8 @@ class FoldedBracket:
 
     def predictor(self, member: int) -> Predictor:
         """Fitted on all rows, to the median of the folds' best steps."""
-        shares = [
-            bracket.curve(member).best_step / bracket.horizon
-            for bracket in self.brackets
-            if bracket.curve(member).best_step > 0
-        ]
+        curves = [bracket.curve(member) for bracket in self.brackets]
+        shares = [curve.best_step / curve.horizon for curve in curves if curve.best_step > 0]
         everything = tuple(example for fold in self._context.folds for example in fold.race)
         context = dataclasses.replace(self._context, folds=(Fold(train=everything, race=()),), layout=None)
         whole = self._method.open(context, [self._configs[self.members[member]]])

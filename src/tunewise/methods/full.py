@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from tunewise.errors import ConfigError
+from tunewise.errors import ConfigError, ModelError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
 from tunewise.methods.top_layers import TopLayersConfig, lower_blocks, on_share, with_kept_states
 from tunewise.methods.trained import Bench, TrainedBracket, epochs_for, nothing_to_learn, trained_cost
@@ -88,8 +88,12 @@ class Full:
         return dataclasses.replace(plain, epochs=epochs)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[FullConfig]:
-        default = self.default(context)
-        proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
+        default, searched = self.default(context), dict(self.parameters)
+        try:
+            blocks_of(context.base.model)
+        except ModelError:
+            del searched["layer_decay"]  # its blocks are not one list, so they have no order to decay along
+        proposed = [dataclasses.replace(default, **values) for values in space.ask(searched, n)]
         return [config for config in proposed if config != default]
 
     def cost(self, context: Context, config: FullConfig) -> Cost:

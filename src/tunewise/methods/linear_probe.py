@@ -44,7 +44,9 @@ class LinearProbe:
     default_share = 0.0
 
     def skip(self, context: Context) -> str | None:
-        return None
+        if context.several or len({str(example.target) for example in context.fold.train}) > 1:
+            return None
+        return "linear_probe: the training rows hold one label; there is nothing to tell apart."
 
     def default(self, context: Context) -> LinearProbeConfig:
         return LinearProbeConfig()

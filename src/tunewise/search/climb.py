@@ -14,7 +14,7 @@ from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.intervals import interval
 from tunewise.evaluation.metrics import METRICS
 from tunewise.methods import get_method
-from tunewise.methods.base import Context, Method, Real, default_of, proposed, skip_reason
+from tunewise.methods.base import Context, Method, Real, default_of, proposed, settled, skip_reason
 from tunewise.methods.folded import cost_of, refit_work
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_share
@@ -251,7 +251,8 @@ class Climb:
         space = OptunaSpace(derive(context.seed, "space"), known)
         configs = [*nudged, *self._from_earlier(rung, config)][:n]
         more = proposed(method, context, space, generator(context.seed, "propose"), n - len(configs))
-        configs += [each for each in (_with_epochs(one, hint) for one in more) if each not in configs]
+        configs += [_with_epochs(each, hint) for each in more]
+        configs = _new([settled(method, context, each) for each in configs], rung)
         if not configs:
             rung.closed = "every configuration of its space was tried"
             return
@@ -292,6 +293,18 @@ def _with_epochs(config: Any, hint: Mapping[str, float]) -> Any:
     """The config with as many more or fewer passes over train as the hint says, at least one."""
     factor = hint.get("epochs", 1.0)
     return config if factor == 1.0 else dataclasses.replace(config, epochs=max(1.0, config.epochs * factor))
+
+
+def _new(configs: Sequence[Any], rung: Rung) -> list[Any]:
+    """Each config once, without those that were tried."""
+    seen = [dict(trial.candidate.config) for trial in rung.trials]
+    found = []
+    for config in configs:
+        plain = dict(to_plain(config))
+        if plain not in seen:
+            seen.append(plain)
+            found.append(config)
+    return found
 
 
 def in_turn(methods: Sequence[str]) -> list[str]:

@@ -27,20 +27,28 @@ class Earlier:
     distance: float
 
 
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError where there is no such folder."""
+    if not folder.is_dir():
+        raise ConfigError(f"task: `warm_start` names {folder}, which is no folder. Give one that holds earlier runs.")
+
+
 def earlier_winners(folder: Path, *, rows: int, labels: int) -> list[Earlier]:
     """The best configuration of every finished rung of every run below this folder, nearest tasks first.
+
+    `rows` are those of train and dev together.
 
     Raises:
         ConfigError: there is no such folder.
     """
-    if not folder.is_dir():
-        raise ConfigError(f"task: `warm_start` names {folder}, which is no folder. Give one that holds earlier runs.")
+    check_folder(folder)
     found = []
     for path in sorted(folder.glob("*/verdict.json")):
         try:
             verdict = json.loads(path.read_text("utf-8"))
             data = json.loads((path.parent / "data.json").read_text("utf-8"))
-            then = verdict["n"]["train"], len(data["labels"])
+            n = verdict["n"]
+            then = n["train"] + (n["dev"] if verdict.get("folds", 1) == 1 else 0), len(data["labels"])
             distance = abs(math.log(rows / then[0])) + abs(math.log(labels / then[1]))
             finished = [row for row in verdict["rungs"] if row["status"] == "finished"]
         except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):

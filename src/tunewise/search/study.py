@@ -5,7 +5,6 @@ would help. Both take what the search has left for them, the most telling refits
 """
 
 import dataclasses
-import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from tunewise.data.split import split_off
 from tunewise.evaluation.compare import paired
 from tunewise.evaluation.metrics import METRICS
 from tunewise.methods.base import Context, Fold
-from tunewise.methods.folded import cost_of, refit_work
+from tunewise.methods.folded import cost_of
 from tunewise.search.budget import Purse
 from tunewise.search.climb import Rung
 from tunewise.search.trial import Arena, race_predictions, run_bracket
@@ -52,8 +51,12 @@ class Studied:
 
     @property
     def seed_sd(self) -> float | None:
-        """Standard deviation of the score over seeds on all of train; None below two of them."""
+        """Standard deviation of the score over seeds on all of train; None below two of them.
+
+        Of the refits alone where there are two: the first fit was picked by its score, which stretches the spread.
+        """
         scores = [point.score for point in self.points if point.share == 1.0]
+        scores = scores[1:] if len(scores) > 2 else scores
         return statistics.stdev(scores) if len(scores) > 1 else None
 
 
@@ -112,21 +115,21 @@ class Study:
         if share < 1.0:
             context = part_of(context, share)
         config: Any = from_plain(rung.method.Config, rung.best.candidate.config, where=rung.method.name)
-        work = cost_of(rung.method, context, config).work + refit_work(rung.method, context, config)
-        price = self.purse.price(rung.method.name, rung.base, work)
-        if self.arena.clock_stopped or price > self.purse.left_for_study:
+        price = self.purse.price(rung.method.name, rung.base, cost_of(rung.method, context, config).work)
+        if self.arena.clock_stopped or price > self.purse.left_for_study or self.purse.trials_left < 1:
             return f"{label}: does not fit what is left of the budget"
         name = f"study-{rung.method.name}-{self.arena.task.models.index(rung.base)}-{label.replace(' ', '-')}"
         self.arena.watcher.rung(rung.method.name, rung.base, "running", f"again, {label}")
-        (trial,) = run_bracket(self.arena, rung.method, context, [config], name=name.replace("%", ""), halve=False)
-        self.purse.pay(rung.method.name, rung.base, trial.work, 0)
+        name = name.replace("%", "")
+        (trial,) = run_bracket(self.arena, rung.method, context, [config], name=name, halve=False, serve=False)
+        self.purse.pay(rung.method.name, rung.base, trial.work, 1)
         self.arena.watcher.rung(rung.method.name, rung.base, "finished", "")
         if not isinstance(trial, Finished):
             return f"{label}: {trial.reason}"
         points.append(Point(share=share, seed=seed, score=trial.score))
-        if not seed:
+        if not seed or seed == 1:
+            # against the half, a refit that was not picked by these very rows is the fair one
             tables[share] = self._table(trial, context)
-        shutil.rmtree(self.arena.run.folder / str(trial.folder) / "predictor", ignore_errors=True)
         return None
 
     def _table(self, trial: Finished, context: Context) -> np.ndarray:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,19 @@ class Arena:
 
 
 def run_bracket(
-    arena: Arena, method: Method, context: Context, configs: Sequence[Any], *, name: str, halve: bool
+    arena: Arena,
+    method: Method,
+    context: Context,
+    configs: Sequence[Any],
+    *,
+    name: str,
+    halve: bool,
+    serve: bool = True,
 ) -> list[Trial]:
     """One trial per config; read from the ledger where the bracket was finished in an earlier sitting.
 
     The best finished member (by metric on race; among members within one paired standard error of it, the one with
-    the lowest loss) is saved as `trials/<name>/predictor`.
+    the lowest loss) is saved as `trials/<name>/predictor`, unless nothing is to `serve` it.
 
     Raises:
         EndedEarly: interrupted; a checkpoint was written.
@@ -115,13 +123,13 @@ def run_bracket(
     candidates = [Candidate(method=method.name, base=context.base.info.name, config=to_plain(c)) for c in configs]
     trials: list[Trial]
     started = time.monotonic()
-    race = _Race(arena, method, context, candidates, name)
+    race = _Race(arena, method, context, candidates, name, serve)
 
     def all_without_result(status: Any, reason: str) -> list[Trial]:
         seconds = (time.monotonic() - started) / len(candidates)
         return [
             Unfinished(candidate=candidate, status=status, reason=reason, work=spent, seconds=seconds)
-            for candidate, spent in zip(candidates, race.spent, strict=True)
+            for candidate, spent in zip(candidates, map(int, race.spent), strict=True)
         ]
 
     try:
@@ -153,6 +161,7 @@ class _Race:
     context: Context
     candidates: list[Candidate]
     name: str
+    serve: bool
 
     def __post_init__(self) -> None:
         self.folder: Path = self.arena.run.folder / "trials" / self.name
@@ -161,7 +170,8 @@ class _Race:
         self.alive = list(range(len(self.candidates)))
         self.stages_done = 0
         self.saved_at = time.monotonic()
-        self.spent = [0] * len(self.candidates)
+        # in exact shares, so that they add up to the same whatever the slices were
+        self.spent = [Fraction(0)] * len(self.candidates)
         self.left: dict[int, dict[str, Any]] = {}
         """Reason and curve of members that left the race."""
 
@@ -197,7 +207,7 @@ class _Race:
         bracket.restore(tensors, meta["bracket"])
         self.alive = [int(i) for i in meta["alive"]]
         self.stages_done, self.work, self.seconds = int(meta["stages_done"]), int(meta["work"]), float(meta["seconds"])
-        self.spent = [int(i) for i in meta["spent"]]
+        self.spent = [Fraction(part) for part in meta["spent"]]
         self.left = {int(member): gone for member, gone in meta["left"].items()}
 
     def _advance(self, bracket: Bracket, *, halve: bool) -> None:
@@ -221,7 +231,7 @@ class _Race:
                 step = max(1, step // 2)  # how a bracket is sliced does not change its results
             self.work += work
             for member in self.alive:
-                self.spent[member] += work // max(1, len(self.alive))
+                self.spent[member] += Fraction(work, len(self.alive))
             self.arena.watcher.progress(method, base, bracket.fidelity / bracket.horizon, f"{bracket.size} in the race")
             if bracket.fidelity >= bracket.horizon:
                 return  # it is complete: what remains is to measure it
@@ -250,7 +260,7 @@ class _Race:
             "alive": self.alive,
             "stages_done": self.stages_done,
             "work": self.work,
-            "spent": self.spent,
+            "spent": [str(part) for part in self.spent],
             "left": self.left,
             "seconds": time.monotonic() - started,
         }
@@ -344,7 +354,7 @@ class _Race:
                         candidate=candidate,
                         status=Status.OUT_OF_BUDGET,
                         reason=gone["reason"],
-                        work=self.spent[member],
+                        work=int(self.spent[member]),
                         curve=_curve(gone["curve"]),
                     )
                 )
@@ -352,7 +362,7 @@ class _Race:
             place = self.alive.index(member)
             if (reason := failed[place]) is not None:
                 trials.append(
-                    Unfinished(candidate=candidate, status=Status.FAILED, reason=reason, work=self.spent[member])
+                    Unfinished(candidate=candidate, status=Status.FAILED, reason=reason, work=int(self.spent[member]))
                 )
                 continue
             trials.append(
@@ -360,7 +370,7 @@ class _Race:
                     candidate=candidate,
                     score=float(score_P[place]),
                     loss=float(loss_P[place]),
-                    work=self.spent[member],
+                    work=int(self.spent[member]),
                     seconds=0.0,
                     peak_memory_bytes=0,
                     trainable_parameters=bracket.trainable_parameters(place),
@@ -388,10 +398,11 @@ class _Race:
         return find_thresholds(share_EL, self.context.wanted(self.context.race), tuned)
 
     def _save(self, bracket: Bracket, member: int, predictions: Sequence[Prediction], thresholds: Thresholds) -> None:
-        predictor = bracket.predictor(member)
-        predictor.thresholds = thresholds
-        with atomic_folder(self.folder / "predictor") as part:
-            predictor.save(part)
+        if self.serve:
+            predictor = bracket.predictor(member)
+            predictor.thresholds = thresholds
+            with atomic_folder(self.folder / "predictor") as part:
+                predictor.save(part)
         scores = np.array([[(p.scores or {})[label] for label in self.context.labels] for p in predictions])
         with atomic_folder(self.folder / "race") as part:
             np.save(part / "scores.npy", scores)
@@ -425,5 +436,5 @@ def trial_from_plain(raw: dict[str, Any]) -> Trial:
 
 
 def _curve(raw: dict[str, Any]) -> Curve:
-    points = {key: tuple(value) for key, value in raw.items() if key != "best_step"}
-    return Curve(**points, best_step=int(raw["best_step"]))
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
+    return Curve(**values)

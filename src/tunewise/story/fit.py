@@ -107,7 +107,9 @@ def _earlier(session: Session) -> list[Earlier]:
         return []
 
     def read() -> Any:
-        found = earlier_winners(Path(folder), rows=len(session.data.train), labels=len(session.data.labels))
+        found = earlier_winners(
+            Path(folder), rows=len(session.data.train) + len(session.data.dev), labels=len(session.data.labels)
+        )
         return [to_plain(each) for each in found]
 
     earlier = [Earlier(**plain) for plain in session.run.ledger.once("warm start", "", read)]

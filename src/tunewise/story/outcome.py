@@ -92,7 +92,10 @@ def _study(session: Session, rungs: list[Rung]) -> list[Studied]:
     """Refits of the finalists, within the stated share of the work and while the clock allows."""
     stopper = Stopper(session.clock, hard_stop(session.task.budget, finish_seconds(session)))
     with stopper.listening():
-        studied = Study(arena_of(session, stopper), session.purse, session.context).run(rungs)
+        arena = arena_of(session, stopper)
+        stopped = session.run.ledger.recall("clock stop")
+        arena.clock_stopped = stopped is not None and not str(stopped).startswith("study-")
+        studied = Study(arena, session.purse, session.context).run(rungs)
     if stopper.interrupted:
         raise EndedEarly("interrupted; what was done is saved")
     for each in studied:

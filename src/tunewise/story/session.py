@@ -23,12 +23,14 @@ from tunewise.methods.base import Context, Fold, skip_reason
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder, answering
 from tunewise.models.load import load_base
+from tunewise.models.precision import bf16_is_fast
 from tunewise.runs import Run, write_atomic
 from tunewise.search.budget import Clock, Purse, work_of
 from tunewise.search.calibrate import Speed, forward_speed, rehearse
 from tunewise.search.climb import in_turn
 from tunewise.search.finalists import clusters_of
 from tunewise.search.plan import make_plan
+from tunewise.search.prior import check_folder
 from tunewise.search.trial import Arena, Stopper
 from tunewise.search.watch import PlanRow, Watcher
 from tunewise.seeding import derive
@@ -73,7 +75,7 @@ class Session:
         """What a method may see; each bracket has its own seed."""
         speed = self.speeds.get(f"{method} {base}") or self.speeds[f"forward {base}"]
         return Context(
-            task=dataclasses.replace(self.task, truncation=answering(self.task.truncation)),
+            task=dataclasses.replace(self.task, truncation=answering(self.task.truncation), dtype=self._dtype(base)),
             labels=self.data.labels,
             base=self.bases[base],
             folds=self.folds,
@@ -85,6 +87,14 @@ class Session:
             seconds_per_work=speed.seconds_per_work,
             several=self.data.several,
         )
+
+    def _dtype(self, base: str) -> Any:
+        """What trained rungs work in, as it was when this run began, whatever machine goes on with it."""
+        if self.task.dtype != "auto":
+            return self.task.dtype
+        device = self.bases[base].device.type
+        fast = self.run.ledger.once("bf16", device, lambda: bf16_is_fast(device))
+        return "bfloat16" if fast else "float32"
 
     @property
     def race(self) -> tuple[Example, ...]:
@@ -102,6 +112,8 @@ def check_names(task: Task) -> None:
     check_order(METRICS.get(task.metric), ordered=task.ordinal)
     for name in task.methods or ():
         get_method(name)
+    if task.warm_start is not None:
+        check_folder(Path(task.warm_start))
     for name, own in task.settings.items():
         from_plain(get_method(name).Config, own, where=f"settings.{name}")
 
@@ -159,9 +171,10 @@ def _cross_fit(session: Session) -> None:
     data, k = session.data, FOLDS
     if len(data.dev) >= FEW_ROWS:
         return
+    parts = k_folds((*data.train, *data.dev), k, seed=session.task.seed)
     first = session.tokens[session.task.models[0]]
-    needed = PASSES * k * (first["train"] + first["race"])
-    affordable = not data.own_dev and session.purse.left >= needed
+    needed = PASSES * len(parts) * (first["train"] + first["race"])
+    affordable = not data.own_dev and len(parts) > 1 and session.purse.left >= needed
     if not session.run.ledger.once("cross-fit", "", lambda: affordable):
         session.watcher.say(
             f"dev has {len(data.dev)} rows, too few to split again: the same rows race candidates and choose the "
@@ -169,7 +182,6 @@ def _cross_fit(session: Session) -> None:
             + ("" if data.own_dev else " With a larger budget, candidates would be cross-fitted instead.")
         )
         return
-    parts = k_folds((*data.train, *data.dev), k, seed=session.task.seed)
     session.folds = tuple(
         Fold(train=tuple(e for other in parts if other is not part for e in other), race=part) for part in parts
     )
@@ -179,7 +191,8 @@ def _cross_fit(session: Session) -> None:
     }
     session.watcher.say(
         f"dev would have {len(data.dev)} rows, too few to choose by: candidates are fitted on {len(parts)} folds of "
-        f"the {len(session.race):,} rows and scored on those they were not fitted on; what is chosen is fitted on all."
+        f"the {len(session.race):,} rows and scored on those they were not fitted on; what is chosen is fitted on all. "
+        "The same answers race candidates and choose the rung, so they flatter the winner a little; held_out does not."
     )
 
 

@@ -1,5 +1,6 @@
 """verdict.json: what was found, row by row, and with what."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -138,7 +139,10 @@ def _plain_score(score: Score) -> dict[str, Any]:
 
 
 def leave_early(task: Task, run: Run, reason: str) -> None:
-    """A verdict.json that says the run has none yet."""
+    """A verdict.json that says the run has none yet; one that has its choice is left as it is."""
+    path = run.folder / "verdict.json"
+    if path.is_file() and json.loads(path.read_text("utf-8")).get("chosen"):
+        return
     verdict = {
         **_frame(task),
         "chosen": None,
@@ -146,4 +150,4 @@ def leave_early(task: Task, run: Run, reason: str) -> None:
         "notes": [reason],
         "words": f"No verdict yet: {reason}.",
     }
-    write_json(run.folder / "verdict.json", verdict)
+    write_json(path, verdict)

@@ -80,6 +80,8 @@ class StackedPopulation:
 
     def start_step(self) -> None:
         self._fresh = True
+        for leaf in self._leaves.values():
+            leaf.grad = None  # a backward pass that ran out of memory leaves some behind
 
     def gather(self) -> None:
         self.flat.collect(self._leaves, fresh=self._fresh)

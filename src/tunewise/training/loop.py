@@ -337,7 +337,7 @@ class Loop:
         return self.population.export(row_N)
 
     def curve(self, member: int) -> Curve:
-        return self.members[member].curve
+        return dataclasses.replace(self.members[member].curve, horizon=self.horizon)
 
     # --- state
 

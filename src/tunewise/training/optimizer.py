@@ -74,6 +74,8 @@ class MemberOptimizer:
             own["lr"] = rates.get(member, 0.0) * group.rate
             values.grad = grads_PN[member, start:stop].view(shape) if member in rates else None
         self._optimizer.step()
+        for _, _, values, _ in self._parts:
+            values.grad = None  # a view of the gradients would keep all of them from being released
 
     def keep(self, indices: Sequence[int]) -> None:
         """Follow `flat.keep(indices)`, which comes first."""
@@ -105,8 +107,10 @@ class MemberOptimizer:
         for name, tensor in state.items():
             if name.startswith("optimizer/"):
                 _, member, place, key = name.split("/")
-                device = self.flat.values_PN.device if tensor.dim() else tensor.device
-                state_P[int(member)].setdefault(int(place), {})[key] = tensor.to(device).clone()
+                # fused AdamW counts its steps on the device, the others on the CPU
+                moved = tensor.dim() > 0 or self.name == "adamw"
+                own = tensor.to(self.flat.values_PN.device) if moved else tensor
+                state_P[int(member)].setdefault(int(place), {})[key] = own.clone()
         self._build(state_P)
 
 

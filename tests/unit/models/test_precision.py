@@ -44,13 +44,14 @@ def test_a_setting_made_by_the_user_is_respected() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
-def test_bf16_is_fast_where_its_products_take_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([1.0, 0.5, 1.0, 0.9])
-    monkeypatch.setattr(precision, "_best_seconds", lambda product: next(seconds))
+@pytest.mark.parametrize(("avx", "amx", "fast"), [(True, False, True), (False, True, True), (False, False, False)])
+def test_bf16_is_fast_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, avx: bool, amx: bool, fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     precision.bf16_is_fast.cache_clear()
     try:
-        assert precision.bf16_is_fast("cpu") is True
-        precision.bf16_is_fast.cache_clear()
-        assert precision.bf16_is_fast("cpu") is False
+        assert precision.bf16_is_fast("cpu") is fast
     finally:
         precision.bf16_is_fast.cache_clear()

@@ -14,7 +14,7 @@ def leave_run(folder: Path, rows: int, labels: int, **config: Any) -> None:
     folder.mkdir(parents=True)
     row = {"method": "lora", "base": "b", "status": "finished", "config": {"epochs": 9.0, **config}}
     failed = {"method": "full", "base": "b", "status": "failed", "config": {}}
-    (folder / "verdict.json").write_text(json.dumps({"n": {"train": rows}, "rungs": [row, failed]}))
+    (folder / "verdict.json").write_text(json.dumps({"n": {"train": rows - 100, "dev": 100}, "rungs": [row, failed]}))
     (folder / "data.json").write_text(json.dumps({"labels": [{}] * labels}))
 
 

@@ -280,6 +280,29 @@ def test_memory_that_runs_out_halves_the_pass_and_keeps_the_step(lora_loop):
     assert close(short.population.flat.values_PN, again.population.flat.values_PN)
 
 
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_memory_that_runs_out_on_the_way_back_leaves_no_gradient_behind(lora_loop, full_loop, kind):
+    build = (lambda: lora_loop([0, 1])) if kind == "lora" else full_loop
+    calm, short = build(), build()
+    for loop in (calm, short):
+        loop.points = ()
+    failures = [torch.OutOfMemoryError("made up")]
+    inside = short.population.encoder.model.get_submodule("encoder.layer.0.attention.output.LayerNorm")
+
+    def fail_once(module, gradient, output):
+        if failures:
+            raise failures.pop()
+
+    inside.register_full_backward_hook(fail_once)
+    calm.advance(1)
+    short.budget = 480
+    short.advance(1)
+    assert not failures
+    assert short.budget == 240
+    assert close(short.population.flat.values_PN, calm.population.flat.values_PN)
+    assert short.curve(0).train_losses == pytest.approx(calm.curve(0).train_losses)
+
+
 def test_class_weights_weigh_rows(lora_loop, train):
     """Weights 0 for two labels: only rows of the third have a part in the loss, over their own number."""
     weight_L = np.array([0.0, 0.0, 1.0])

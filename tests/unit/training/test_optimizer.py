@@ -135,3 +135,11 @@ def test_a_group_of_tensors_may_learn_faster():
     after = flat.member(flat.values_PN[0])
     assert after["w"].tolist() == pytest.approx([0.9, 0.9])
     assert after["b"].tolist() == pytest.approx([0.6, 0.6])
+
+
+def test_the_gradients_can_be_released_after_a_step():
+    flat = flat_of(2)
+    optimizer = MemberOptimizer(flat, [0.0, 0.0])
+    flat.grads_PN.fill_(1.0)
+    optimizer.step({0: 1e-3, 1: 1e-3})
+    assert all(values.grad is None for _, _, values, _ in optimizer._parts)

@@ -44,7 +44,7 @@ def render(record: Record) -> Section:
 
 
 def _diverged(row: dict[str, Any]) -> bool:
-    return row["status"] == "failed" and str(row.get("reason")).startswith("diverged")
+    return row["status"] == "failed" and "diverged:" in str(row.get("reason"))
 
 
 def _row(trial: dict[str, Any]) -> dict[str, Any]:
