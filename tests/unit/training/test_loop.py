@@ -294,13 +294,12 @@ def test_memory_that_runs_out_on_the_way_back_leaves_no_gradient_behind(lora_loo
             raise failures.pop()
 
     inside.register_full_backward_hook(fail_once)
-    calm.advance(1)
     short.budget = 480
-    short.advance(1)
+    for loop in (calm, short):
+        loop._gradients_within_memory(loop._rows_of_step(), loop.active)
     assert not failures
     assert short.budget == 240
-    assert close(short.population.flat.values_PN, calm.population.flat.values_PN)
-    assert short.curve(0).train_losses == pytest.approx(calm.curve(0).train_losses)
+    assert close(short.population.flat.grads_PN, calm.population.flat.grads_PN)
 
 
 def test_class_weights_weigh_rows(lora_loop, train):
