@@ -11,7 +11,7 @@ from tunewise.methods.base import Context, Fold
 from tunewise.types import Example
 
 
-@pytest.mark.parametrize("rung", ["prompt_tuning", "prefix_tuning"])
+@pytest.mark.parametrize("rung", ["prompt_tuning", "prefix_tuning", "peft:PROMPT_TUNING"])
 def test_a_text_at_the_limit_is_scored_as_it_will_be_served(rung: str, context_for: Callable[[str], Context]) -> None:
     context = context_for("bert")
     fold = context.fold
@@ -22,7 +22,8 @@ def test_a_text_at_the_limit_is_scored_as_it_will_be_served(rung: str, context_f
     context = dataclasses.replace(context, folds=(Fold(train=fold.train, race=(*fold.race, *long)),))
     method = get_method(rung)
     default = dataclasses.replace(method.default(context), epochs=1.0, batch_size=8)
-    bracket = method.open(context, [dataclasses.replace(default, length=length) for length in (2, 16)])
+    lengths = [{"length": n} if "peft" not in rung else {"options": {"num_virtual_tokens": n}} for n in (2, 16)]
+    bracket = method.open(context, [dataclasses.replace(default, **length) for length in lengths])
     bracket.advance(bracket.horizon)
     for member, said in enumerate(bracket.predictions()):
         served = bracket.predictor(member).predict(context.race)

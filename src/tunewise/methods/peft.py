@@ -117,10 +117,13 @@ class Peft:
     def open(self, context: Context, configs: Sequence[PeftRungConfig]) -> Bracket:
         base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
         options = [self._options(base, config) for config in configs]
-        bench = Bench(context, reserved=max(map(prompt_length, options)))
+        lengths = [prompt_length(each) for each in options]
+        by_length = {length: Bench(context, reserved=length) for length in dict.fromkeys(lengths)}
+        benches = {i: by_length[length] for i, length in enumerate(lengths)}
 
         def build(indices: Sequence[int]) -> Loop:
             (index,) = indices
+            bench = benches[index]
             population = PeftPopulation(
                 base,
                 self.peft_type,
@@ -141,11 +144,11 @@ class Peft:
                 bias_L=bias_L.float().cpu().numpy(),
                 tensors=adapter,
                 adapter=form_of(self.peft_type)(options=options[index]),
-                unit_length=bench.unit_length(configs[index]),
+                unit_length=benches[index].unit_length(configs[index]),
             )
 
         groups = [[i] for i in range(len(configs))]
-        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups)
+        return TrainedBracket(bench=benches[0], build=build, finish=finish, groups=groups, benches=benches)
 
     def _options(self, base: Encoder, config: PeftRungConfig) -> dict[str, Any]:
         check_options(self.peft_type, config.options)
