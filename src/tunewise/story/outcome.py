@@ -90,6 +90,8 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
 
 def _study(session: Session, rungs: list[Rung]) -> list[Studied]:
     """Refits of the finalists, within the stated share of the work and while the clock allows."""
+    if session.run.ledger.recall("like"):
+        return []  # the one candidate of another run, made again: nothing is searched or studied
     stopper = Stopper(session.clock, hard_stop(session.task.budget, finish_seconds(session)))
     with stopper.listening():
         arena = arena_of(session, stopper)
