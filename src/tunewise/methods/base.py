@@ -130,8 +130,11 @@ class Bracket(Protocol):
     def fidelity(self) -> int:
         """What every member has reached."""
 
-    def advance(self, fidelity: int) -> int:
-        """Bring every member to this fidelity (at most the horizon); returns the work spent by it."""
+    def advance(self, fidelity: int, members: Sequence[int] | None = None) -> int:
+        """Bring every member, or these, to this fidelity (at most the horizon); returns the work spent by it.
+
+        Members that are trained in one stack go together, so others may come along.
+        """
 
     def losses(self) -> np.ndarray:
         """Negative log-probability of each race example's target, [P, examples], float64, not temperature-scaled."""
@@ -257,9 +260,9 @@ class MadeAtOnce:
     def fidelity(self) -> int:
         return int(bool(self.done))
 
-    def advance(self, fidelity: int) -> int:
+    def advance(self, fidelity: int, members: Sequence[int] | None = None) -> int:
         work = 0
-        for member in self.members:
+        for member in self.members if members is None else [self.members[i] for i in members]:
             if fidelity >= 1 and member not in self.done:
                 self.done[member], spent = self.make(member)
                 work += spent

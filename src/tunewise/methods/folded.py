@@ -69,12 +69,13 @@ class FoldedBracket:
     def notes(self) -> tuple[str, ...]:
         return self.brackets[0].notes
 
-    def advance(self, fidelity: int) -> int:
+    def advance(self, fidelity: int, members: Sequence[int] | None = None) -> int:
         fidelity = min(fidelity, self.horizon)
         work = 0
         for bracket in self.brackets:
-            work += bracket.advance(round(fidelity * bracket.horizon / self.horizon))
-        self._fidelity = max(self._fidelity, fidelity)
+            work += bracket.advance(round(fidelity * bracket.horizon / self.horizon), members)
+        if members is None:
+            self._fidelity = max(self._fidelity, fidelity)
         return work
 
     def losses(self) -> np.ndarray:

@@ -298,12 +298,15 @@ class TrainedBracket:
     def fidelity(self) -> int:
         return self._fidelity
 
-    def advance(self, fidelity: int) -> int:
+    def advance(self, fidelity: int, members: Sequence[int] | None = None) -> int:
         fidelity = min(fidelity, self.horizon)
+        wanted = None if members is None else {self.members[member] for member in members}
         work = 0
-        for loop in self.loops:
-            work += loop.advance(round(fidelity * loop.horizon / self.horizon))
-        self._fidelity = max(self._fidelity, fidelity)
+        for group, loop in zip(self.groups, self.loops, strict=True):
+            if wanted is None or not wanted.isdisjoint(group):
+                work += loop.advance(round(fidelity * loop.horizon / self.horizon))
+        if members is None:
+            self._fidelity = max(self._fidelity, fidelity)
         return work
 
     @property

@@ -25,7 +25,7 @@ from tunewise.seeding import derive, generator
 from tunewise.training.diagnosis import diagnose, nudge
 from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
 
-MAX_BRACKET = 8
+MAX_BRACKET = 16
 PRUDENCE = 0.85
 """Share of the room that a bracket is sized for: its candidates may be slower than the default that was timed."""
 SMALL_RACE = expected_share(3)

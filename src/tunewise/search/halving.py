@@ -1,15 +1,37 @@
-"""Who goes on: a bracket shrinks by loss, but only as hard as the early order has been seen to hold."""
+"""Who goes on: a bracket shrinks by loss, but only as hard as the early order has been seen to hold.
 
+The constants were chosen on published learning curves and then replayed on others (`benchmarks/replay.py`).
+"""
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-FIDELITIES = (1 / 8, 1 / 4, 1 / 2, 1.0)
-"""Shares of the horizon at which members are compared; the first only shows whether the order holds."""
-HOLDS = 0.7
-"""Rank stability from which a bracket shrinks to a third."""
-SHAKY = 0.4
-"""Rank stability below which losses do not decide at all."""
+FIDELITIES = (1 / 20, 1 / 10, 1 / 4, 3 / 5, 1.0)
+"""Shares of the horizon at which members are compared."""
+PILOTS = 12
+"""Members, the first as drawn, that go on to the second fidelity to show whether the order at the first one holds."""
+HOLDS = 0.6
+"""Trust in the order from which the square root of the members goes on."""
+SHAKY = 0.5
+"""Trust below which losses do not decide at all."""
+DOUBT = 1.0
+"""Weight of no order at all, in members, among what was measured: few members prove little."""
+
+
+Look = Literal["start", "pilots", "first", "later"]
+"""Everyone at the first fidelity; the pilots at the second; whoever followed them there; the fidelities after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """How well an order held from one fidelity to the next, among so many members."""
+
+    stability: float
+    members: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +39,8 @@ class Decision:
     """Which members go on, and on what evidence."""
 
     keep: tuple[int, ...]
-    stability: float | None
+    measured: Measured | None
+    trust: float
     why: str
 
 
@@ -26,15 +49,15 @@ def stability(before_PE: np.ndarray, now_PE: np.ndarray, *, rng: np.random.Gener
 
     The median, over bootstrap resamples of the examples, of Spearman's rank correlation between the members' mean
     losses before (on the resample) and now (on the examples left out of it), so that a shared noise of the examples
-    does not pass for stability. Needs three members.
+    does not pass for stability. Of a single example, the plain rank correlation. Needs three members.
     """
     from scipy.stats import rankdata
 
     members, n = now_PE.shape
     correlations = []
-    for _ in range(draws):
+    for _ in range(draws if n > 1 else 1):
         picks = rng.integers(0, n, size=n)
-        rest = np.setdiff1d(np.arange(n), picks)
+        rest = np.setdiff1d(np.arange(n), picks) if n > 1 else np.zeros(1, dtype=int)
         if len(rest) == 0:
             continue
         ranks = np.stack([rankdata(before_PE[:, picks].mean(axis=1)), rankdata(now_PE[:, rest].mean(axis=1))])
@@ -44,31 +67,109 @@ def stability(before_PE: np.ndarray, now_PE: np.ndarray, *, rng: np.random.Gener
     return float(np.median(correlations)) if correlations and members > 2 else 0.0
 
 
-def decide(before_PE: np.ndarray | None, now_PE: np.ndarray, *, rng: np.random.Generator) -> Decision:
+def trust(measured: Sequence[Measured]) -> float:
+    """What was measured so far, weighted by the members that it was measured on, and drawn to 0 by some doubt."""
+    weight = sum(each.members - 1 for each in measured)
+    return sum(each.stability * (each.members - 1) for each in measured) / (weight + DOUBT)
+
+
+def looks(members: int, horizon: int) -> list[tuple[int, Look]]:
+    """At what fidelities, in whole units, members of a bracket may leave; none where there is nothing to learn."""
+    marks = sorted({max(1, round(share * horizon)) for share in FIDELITIES})
+    if members <= 2 or len(marks) <= 2:
+        return []
+    first, second, *later = marks[:-1]
+    return [(first, "start"), (second, "pilots"), (second, "first"), *((mark, "later") for mark in later)]
+
+
+def decide(
+    look: Look,
+    before_PE: np.ndarray | None,
+    now_PE: np.ndarray,
+    measured: Sequence[Measured],
+    *,
+    rng: np.random.Generator,
+) -> Decision:
+    """Who goes on after a look, from the losses of all that are in the race, now and at the fidelity before.
+
+    `before_PE`: at the looks "pilots" and "first" of the first fidelity; at "first" of those that are still there.
+    """
+    if look == "start" or before_PE is None:
+        return cut(None, now_PE, (), rng=rng)
+    if look == "pilots":
+        return first_cut(before_PE, now_PE[: pilots(len(now_PE))], rng=rng)
+    if look == "first":  # the pilots have shown how far the order holds, and the rest were compared before
+        return cut(None, now_PE, measured, rng=rng)
+    return cut(before_PE, now_PE, measured, rng=rng)
+
+
+def pilots(members: int) -> int:
+    """How many, as drawn, go ahead to the second fidelity."""
+    return min(members, max(PILOTS, math.ceil(members / 4)))
+
+
+def first_cut(first_PE: np.ndarray, ahead_GE: np.ndarray, *, rng: np.random.Generator) -> Decision:
+    """Who reaches the second fidelity, from everyone's losses at the first and the pilots' at the second.
+
+    Where the order held among the pilots, they and the best quarter of all; where it held in part, they and the better
+    half; where it did not, losses decide nothing and the bracket runs fewer candidates in full: its first half, in the
+    order they were drawn.
+    """
+    members = len(first_PE)
+    ahead = len(ahead_GE)
+    if members <= 2:
+        return Decision(keep=tuple(range(members)), measured=None, trust=0.0, why="too few to drop any")
+    fine = [p for p in range(ahead) if np.isfinite(ahead_GE[p]).all()]
+    found = _measure(first_PE[fine], ahead_GE[fine], rng)
+    held = trust([found] if found else [])
+    if held < SHAKY:
+        half = range(math.ceil(members / 2))
+        why = "the order did not hold, so losses decide nothing yet: the first half, as drawn, run in full"
+        return Decision(keep=tuple(half), measured=found, trust=held, why=why)
+    share, how, which = (4, "held", "quarter") if held >= HOLDS else (2, "held in part", "half")
+    best = _by_loss(first_PE)[: max(1, round(members / share))]
+    why = f"the order {how} among those that went ahead, and it was not in the best {which}"
+    return Decision(keep=tuple(sorted({*best, *range(ahead)})), measured=found, trust=held, why=why)
+
+
+def cut(
+    before_PE: np.ndarray | None,
+    now_PE: np.ndarray,
+    measured: Sequence[Measured],
+    *,
+    rng: np.random.Generator,
+) -> Decision:
     """The members that go on after this fidelity.
 
-    Where the order holds, the best third; where it holds half, the better two thirds; where it does not, losses decide
-    nothing and the bracket runs fewer candidates in full: its first half, in the order they were drawn. Members whose
-    loss is not finite always leave.
+    `measured`: what the bracket showed before. `before_PE`: the same members' losses at the fidelity before, None
+    where that was measured already.
+
+    Where the order holds, the square root of their number goes on; where it holds in part, its power of 3/4; where it
+    does not, all. Members whose loss is not finite always leave.
     """
-    members = len(now_PE)
-    mean_P = np.where(np.isfinite(now_PE).all(axis=1), now_PE.mean(axis=1), np.inf)
-    alive = [int(p) for p in np.argsort(mean_P, kind="stable") if np.isfinite(mean_P[p])]
-    if before_PE is None or len(alive) <= 2:
-        return Decision(keep=tuple(sorted(alive)), stability=None, why="too early, or too few left, to drop any")
-    held = stability(before_PE[alive], now_PE[alive], rng=rng)
+    alive = [p for p in _by_loss(now_PE) if np.isfinite(now_PE[p]).all()]
+    found = None if before_PE is None else _measure(before_PE[sorted(alive)], now_PE[sorted(alive)], rng)
+    held = trust([*measured, *([found] if found else [])])
     if held >= HOLDS:
-        count, why = max(1, round(members / 3)), "the order held, so the best third go on"
+        count, why = max(1, round(len(alive) ** 0.5)), "the order held, so only the best go on"
     elif held >= SHAKY:
-        count, why = max(1, round(2 * members / 3)), "the order held in part, so the better two thirds go on"
+        count, why = max(1, round(len(alive) ** 0.75)), "the order held in part, so the better ones go on"
     else:
-        count = max(1, members // 2)
-        return Decision(
-            keep=tuple(sorted(alive)[:count]),
-            stability=held,
-            why="the order did not hold, so losses decide nothing yet: the first half, as drawn, run in full",
-        )
-    return Decision(keep=tuple(sorted(alive[:count])), stability=held, why=why)
+        count, why = len(alive), "the order did not hold, so all go on"
+    return Decision(keep=tuple(sorted(alive[:count])), measured=found, trust=held, why=why)
+
+
+def _measure(before_PE: np.ndarray, now_PE: np.ndarray, rng: np.random.Generator) -> Measured | None:
+    """None for fewer than three members: their order says nothing."""
+    if len(now_PE) < 3:
+        return None
+    return Measured(stability=stability(before_PE, now_PE, rng=rng), members=len(now_PE))
+
+
+def _by_loss(loss_PE: np.ndarray) -> list[int]:
+    """All members, lowest mean loss first, those without a finite one last."""
+    mean_P = np.where(np.isfinite(loss_PE).all(axis=1), loss_PE.mean(axis=1), np.inf)
+    return [int(p) for p in np.argsort(mean_P, kind="stable")]
 
 
 def expected_share(members: int) -> float:
@@ -76,10 +177,8 @@ def expected_share(members: int) -> float:
 
     Where it holds a bracket takes less, and what is left goes to the next one.
     """
-    left, reached, total = members, 0.0, 0.0
-    for i, fidelity in enumerate(FIDELITIES):
-        total += left * (fidelity - reached)
-        reached = fidelity
-        if i > 0 and left > 2:
-            left = max(1, left // 2)
-    return total
+    if members <= 2:
+        return float(members)
+    first, second = FIDELITIES[:2]
+    half = math.ceil(members / 2)
+    return members * first + max(0, pilots(members) - half) * (second - first) + half * (1 - first)

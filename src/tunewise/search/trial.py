@@ -25,7 +25,7 @@ from tunewise.methods.folded import FoldedBracket, open_bracket
 from tunewise.predictors.several import Thresholds, from_shares, judged_again
 from tunewise.runs import Run, atomic_folder, folder_bytes
 from tunewise.search.budget import Clock
-from tunewise.search.halving import FIDELITIES, Decision, decide
+from tunewise.search.halving import Decision, Look, Measured, decide, looks, pilots
 from tunewise.search.watch import Watcher
 from tunewise.seeding import generator
 from tunewise.training.checkpoint import load_checkpoint, save_checkpoint
@@ -168,6 +168,9 @@ class _Race:
         self.seconds = 0.0
         self.work = 0
         self.alive = list(range(len(self.candidates)))
+        self.reached = [0] * len(self.candidates)
+        """Fidelity of each candidate."""
+        self.measured: list[Measured] = []
         self.stages_done = 0
         self.saved_at = time.monotonic()
         # in exact shares, so that they add up to the same whatever the slices were
@@ -208,31 +211,39 @@ class _Race:
         self.alive = [int(i) for i in meta["alive"]]
         self.stages_done, self.work, self.seconds = int(meta["stages_done"]), int(meta["work"]), float(meta["seconds"])
         self.spent = [Fraction(part) for part in meta["spent"]]
+        self.reached = [int(fidelity) for fidelity in meta["reached"]]
+        self.measured = [Measured(**each) for each in meta["measured"]]
         self.left = {int(member): gone for member, gone in meta["left"].items()}
 
     def _advance(self, bracket: Bracket, *, halve: bool) -> None:
-        stages = FIDELITIES if halve and len(self.candidates) > 1 and bracket.horizon > 1 else (1.0,)
+        """To the horizon, by way of the looks at which members leave."""
         started = time.monotonic() - self.seconds
-        for number, share in enumerate(stages):
+        for number, (mark, look) in enumerate(looks(len(self.candidates), bracket.horizon) if halve else ()):
             if number < self.stages_done:
                 continue
-            self._to(bracket, max(1, round(share * bracket.horizon)), started)
-            if share < 1.0:
-                self._shrink(bracket, number)
+            ahead = pilots(bracket.size) if look == "pilots" else bracket.size
+            self._to(bracket, mark, range(ahead), started)
+            self._shrink(bracket, number, look)
             self.stages_done = number + 1
+        self._to(bracket, bracket.horizon, range(bracket.size), started)
 
-    def _to(self, bracket: Bracket, target: int, started: float) -> None:
+    def _to(self, bracket: Bracket, target: int, members: range, started: float) -> None:
+        """Bring these members to the target, in slices."""
         method, base = self.method.name, self.context.base.info.name
         step = max(1, bracket.horizon // SLICES)
-        while bracket.fidelity < target:
+        who = [self.alive[member] for member in members]
+        while (at := min(self.reached[candidate] for candidate in who)) < target:
+            to = min(target, at + step)
             before = time.monotonic()
-            work = bracket.advance(min(target, bracket.fidelity + step))
+            work = bracket.advance(to, None if len(who) == bracket.size else members)
             if time.monotonic() - before > SLICE_SECONDS:
                 step = max(1, step // 2)  # how a bracket is sliced does not change its results
             self.work += work
-            for member in self.alive:
-                self.spent[member] += Fraction(work, len(self.alive))
-            self.arena.watcher.progress(method, base, bracket.fidelity / bracket.horizon, f"{bracket.size} in the race")
+            behind = [candidate for candidate in who if self.reached[candidate] < to]
+            for candidate in behind:
+                self.spent[candidate] += Fraction(work, len(behind))
+                self.reached[candidate] = to
+            self.arena.watcher.progress(method, base, to / bracket.horizon, f"{bracket.size} in the race")
             if bracket.fidelity >= bracket.horizon:
                 return  # it is complete: what remains is to measure it
             try:
@@ -261,30 +272,35 @@ class _Race:
             "stages_done": self.stages_done,
             "work": self.work,
             "spent": [str(part) for part in self.spent],
+            "reached": self.reached,
+            "measured": to_plain(self.measured),
             "left": self.left,
             "seconds": time.monotonic() - started,
         }
         save_checkpoint(self.folder / "checkpoints", bracket.fidelity, tensors, own)
 
-    def _shrink(self, bracket: Bracket, number: int) -> None:
+    def _shrink(self, bracket: Bracket, number: int, look: Look) -> None:
         now_PE = self._scaled(bracket)
         path = self.folder / "losses-before.npy"
-        key = f"{self.name}/{number}"
 
         def choose() -> dict[str, Any]:
-            before_PE = np.load(path)[self.alive] if number > 0 else None
             rng = generator(self.context.seed, "halving", number)
-            return dict(to_plain(decide(before_PE, now_PE, rng=rng)))
+            before_PE = None if look == "start" else np.load(path)[self.alive]
+            return dict(to_plain(decide(look, before_PE, now_PE, self.measured, rng=rng)))
 
-        plain = self.arena.run.ledger.once("halving", key, choose)
-        decision = Decision(keep=tuple(plain["keep"]), stability=plain["stability"], why=plain["why"])
-        everyone_PE = np.full((len(self.candidates), now_PE.shape[1]), np.nan)
-        everyone_PE[self.alive] = now_PE
-        np.save(path, everyone_PE)
-        share = bracket.fidelity / bracket.horizon
+        plain = self.arena.run.ledger.once("halving", f"{self.name}/{number}", choose)
+        measured = None if plain["measured"] is None else Measured(**plain["measured"])
+        decision = Decision(**{**plain, "keep": tuple(plain["keep"]), "measured": measured})
+        if measured is not None:
+            self.measured.append(measured)
+        if look != "pilots":  # those behind are not comparable with the pilots, and the pilots are looked at again
+            everyone_PE = np.full((len(self.candidates), now_PE.shape[1]), np.nan)
+            everyone_PE[self.alive] = now_PE
+            np.save(path, everyone_PE)
         for member in range(len(self.alive)):
             if member not in decision.keep:
-                order = "" if decision.stability is None else f" (rank stability {decision.stability:.2f})"
+                share = self.reached[self.alive[member]] / bracket.horizon
+                order = f" (trust in the order {decision.trust:.2f})" if self.measured else ""
                 self.left[self.alive[member]] = {
                     "reason": f"left the race at {share:.0%} of its horizon: {decision.why}{order}",
                     "curve": to_plain(bracket.curve(member)),

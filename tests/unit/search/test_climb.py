@@ -83,5 +83,5 @@ def test_what_needs_no_training_is_tried_first_then_what_wins_most_often() -> No
 
 def test_a_bracket_is_as_large_as_its_room_allows() -> None:
     assert largest_bracket(0.5, 1.0) == 0
-    assert largest_bracket(1e9, 1.0) == 8
+    assert largest_bracket(1e9, 1.0) == 16
     assert largest_bracket(expected_share(3) / 0.85, 1.0) == 3

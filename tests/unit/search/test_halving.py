@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tunewise.search.halving import decide, expected_share, stability
+from tunewise.search.halving import SHAKY, Measured, cut, expected_share, first_cut, stability, trust
 
 EXAMPLES = 200
 
@@ -18,19 +18,43 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_where_the_order_holds_the_best_third_go_on() -> None:
-    means = [0.9, 0.2, 0.8, 0.3, 0.7, 0.6]
-    decision = decide(losses(means, 1), losses(means, 2), rng=rng())
-    assert decision.keep == (1, 3)
-    assert decision.stability is not None
-    assert decision.stability > 0.9
+MEANS = [0.9, 0.2, 0.8, 0.3, 0.7, 0.6, 0.5, 0.4, 1.0, 1.1, 1.2, 1.3, 1.4, 0.1]
 
 
-def test_where_the_order_turned_losses_decide_nothing() -> None:
-    means = [0.9, 0.2, 0.8, 0.3, 0.7, 0.6]
-    decision = decide(losses(means[::-1], 1), losses(means, 2), rng=rng())
-    assert decision.keep == (0, 1, 2)
+def test_where_the_order_held_among_the_pilots_they_and_the_best_quarter_go_on() -> None:
+    decision = first_cut(losses(MEANS, 1), losses(MEANS, 2)[:12], rng=rng())
+    assert decision.keep == (*range(12), 13)
+    assert decision.measured is not None
+    assert decision.measured.stability > 0.9
+    assert decision.measured.members == 12
+
+
+def test_where_it_turned_among_them_losses_decide_nothing() -> None:
+    turned = [-mean for mean in MEANS]
+    decision = first_cut(losses(turned, 1), losses(MEANS, 2)[:12], rng=rng())
+    assert decision.keep == tuple(range(7))
     assert "the order did not hold" in decision.why
+
+
+def test_where_the_order_holds_the_square_root_of_the_members_go_on() -> None:
+    decision = cut(losses(MEANS, 1), losses(MEANS, 2), (), rng=rng())
+    assert decision.keep == (1, 3, 7, 13)
+    assert decision.trust > 0.8
+
+
+def test_an_order_that_held_before_still_decides_between_two() -> None:
+    shown = [Measured(stability=0.9, members=10)]
+    assert cut(losses([0.9, 0.1], 1), losses([0.9, 0.1], 2), shown, rng=rng()).keep == (1,)
+
+
+def test_three_members_prove_little() -> None:
+    decision = cut(losses(MEANS[:3], 1), losses(MEANS[2::-1], 2), (), rng=rng())
+    assert decision.keep == (0, 1, 2)
+    assert trust([Measured(stability=0.7, members=3)]) < SHAKY
+
+
+def test_single_numbers_are_compared_by_their_ranks() -> None:
+    assert stability(np.array([[1.0], [2.0], [4.0]]), np.array([[3.0], [8.0], [9.0]]), rng=rng()) == pytest.approx(1.0)
 
 
 def test_noise_shared_by_all_members_does_not_pass_for_stability() -> None:
@@ -40,19 +64,23 @@ def test_noise_shared_by_all_members_does_not_pass_for_stability() -> None:
 
 
 def test_nobody_leaves_at_the_first_look() -> None:
-    assert decide(None, losses([0.9, 0.1, 0.5], 1), rng=rng()).keep == (0, 1, 2)
+    assert cut(None, losses([0.9, 0.1, 0.5], 1), (), rng=rng()).keep == (0, 1, 2)
 
 
 def test_a_member_that_diverged_leaves_at_any_look() -> None:
     now = losses([0.9, 0.1, 0.5], 1)
     now[1] = np.inf
-    assert decide(None, now, rng=rng()).keep == (0, 2)
+    assert cut(None, now, (), rng=rng()).keep == (0, 2)
 
 
-def test_two_members_are_never_halved() -> None:
-    assert decide(losses([0.9, 0.1], 1), losses([0.9, 0.1], 2), rng=rng()).keep == (0, 1)
+def test_two_members_are_never_halved_without_evidence() -> None:
+    assert cut(losses([0.9, 0.1], 1), losses([0.9, 0.1], 2), (), rng=rng()).keep == (0, 1)
+    assert first_cut(losses([0.9, 0.1], 1), losses([0.9, 0.1], 2), rng=rng()).keep == (0, 1)
 
 
-@pytest.mark.parametrize(("members", "share"), [(1, 1.0), (2, 2.0), (6, 6 / 4 + 3 / 4 + 1 / 2)])
+@pytest.mark.parametrize(
+    ("members", "share"),
+    [(1, 1.0), (2, 2.0), (6, 6 / 20 + 3 / 20 + 3 * 0.95), (32, 32 / 20 + 16 * 0.95)],
+)
 def test_the_expected_work_of_a_bracket(members: int, share: float) -> None:
     assert expected_share(members) == pytest.approx(share)

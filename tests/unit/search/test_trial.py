@@ -34,7 +34,8 @@ class FakeBracket:
     """Members whose probability of the right label is their skill, from the first step on."""
 
     def __init__(self, configs: Sequence[FakeConfig]) -> None:
-        self.configs, self.fidelity, self.horizon, self.layout = list(configs), 0, 16, None
+        self.configs, self.horizon, self.layout = list(configs), 16, None
+        self.reached = [0] * len(configs)
         self.advanced: list[int] = []
         self.notes = ()
 
@@ -42,12 +43,18 @@ class FakeBracket:
     def size(self) -> int:
         return len(self.configs)
 
-    def advance(self, fidelity: int) -> int:
+    @property
+    def fidelity(self) -> int:
+        return min(self.reached)
+
+    def advance(self, fidelity: int, members: Sequence[int] | None = None) -> int:
         if any(c.fails_at is not None and fidelity >= c.fails_at for c in self.configs):
             raise RuntimeError("the layer melted")
-        work = 10 * (fidelity - self.fidelity) * self.size
-        self.fidelity = fidelity
-        self.advanced.append(self.size)
+        behind = [m for m in (range(self.size) if members is None else members) if self.reached[m] < fidelity]
+        work = sum(10 * (fidelity - self.reached[m]) for m in behind)
+        self.advanced.append(len(behind))
+        for member in behind:
+            self.reached[member] = fidelity
         return work
 
     def predictions(self) -> list[list[Prediction]]:
@@ -66,7 +73,7 @@ class FakeBracket:
         return "its loss became infinite at step 3" if self.configs[member].diverges else None
 
     def keep(self, indices: Sequence[int]) -> None:
-        self.configs = [self.configs[i] for i in indices]
+        self.configs, self.reached = ([own[i] for i in indices] for own in (self.configs, self.reached))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, {}
@@ -143,10 +150,24 @@ def test_losers_leave_the_race_where_the_order_holds(arena: Arena, context: Cont
     configs = [FakeConfig(skill=s) for s in (0.5, 0.95, 0.55, 0.9, 0.6, 0.65)]
     trials = run_bracket(arena, method, context, configs, name="b", halve=True)
     done = [t.status is Status.FINISHED for t in trials]
-    assert done == [False, True, False, True, False, False]
-    assert "left the race at 25% of its horizon: the order held" in trials[0].reason
+    assert done == [False, True, False, False, False, False]
+    assert "left the race at 12% of its horizon: the order held" in trials[0].reason
     assert trials[0].curve.dev_losses == (0.5,)
     assert trials[0].work < trials[1].work
+
+
+def test_a_few_go_ahead_and_the_rest_follow_only_where_they_promise_something(arena: Arena, context: Context) -> None:
+    method = FakeMethod()
+    skills = (0.5, 0.52, 0.54, 0.56, 0.58, 0.6, 0.62, 0.64, 0.66, 0.68, 0.7, 0.72, 0.3, 0.35, 0.95, 0.4)
+    trials = run_bracket(arena, method, context, [FakeConfig(skill=s) for s in skills], name="b", halve=True)
+    # everyone to the first mark, twelve of them to the second; of the rest the best one follows; the four best go on
+    assert method.opened[0].advanced[:4] == [16, 12, 1, 4]
+    assert [place for place, trial in enumerate(trials) if trial.status is Status.FINISHED] == [14]
+    behind = trials[12]
+    assert "left the race at 6% of its horizon: the order held among those that went ahead" in str(behind.reason)
+    assert behind.work == 10
+    assert trials[0].work == 20
+    assert sum(trial.work for trial in trials) == 10 * (16 + 13 + 4 * 2 + 2 * 6 + 6)
 
 
 def test_a_member_that_diverged_fails_and_the_others_go_on(arena: Arena, context: Context) -> None:
