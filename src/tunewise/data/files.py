@@ -114,6 +114,15 @@ def _refuse_nul(text: str, name: str) -> None:
     raise DataError(f"{name}: line {line} holds a NUL character. {hint}")
 
 
+def size_of_path(source: object) -> int | None:
+    """Bytes of a file, or of all files in a folder; None where the source is neither."""
+    if not isinstance(source, (str, Path)) or str(source).startswith("hub:"):
+        return None
+    path = Path(source)
+    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
 def digest_of_path(path: Path, *, role: str) -> str:
     """sha256 of a file's bytes, or of the names and bytes of all files in a folder.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tunewise.config import Task
 from tunewise.data.columns import Columns, find_columns
-from tunewise.data.files import digest_of_path
+from tunewise.data.files import digest_of_path, size_of_path
 from tunewise.data.loaders import format_of, load_table
 from tunewise.data.normal import look_alike, look_alike_sentence
 from tunewise.data.order import ordered
@@ -80,7 +80,7 @@ def load_data(task: Task) -> Data:
     labels = order or labels
     notes += [said] if said else []
     _check_labels(train, dev, labels, notes)
-    seal = held_out or _sealed_source(task, columns, labels)
+    seal = held_out or _sealed_source(task, columns, labels, len(table.columns[columns.target]))
     sealed = "sealed" if seal.n is None else f"{seal.n:,}"
     classes = f"{len(labels)} labels, {_labels_per_row(train)} a row" if columns.several else f"{len(labels)} classes"
     notes.append(f"train {len(train):,} rows, dev {len(dev):,}, held_out {sealed}; {classes}.")
@@ -282,12 +282,14 @@ def _read_rows(part: Examples, labels: Sequence[str]) -> tuple[Examples, tuple[s
     return part, ()
 
 
-def _sealed_source(task: Task, columns: Columns, labels: Sequence[str]) -> Sealed:
+def _sealed_source(task: Task, columns: Columns, labels: Sequence[str], train_rows: int) -> Sealed:
     source = task.data.held_out
     fingerprint = _fingerprint(task, source)
     name = Path(source).name if isinstance(source, (str, Path)) else f"the {type(source).__name__} given as held_out"
     read = functools.partial(_read_source, task, columns, labels, fingerprint)
-    return Sealed(fingerprint=fingerprint, source=name, n=None, read=read)
+    sizes = [size_of_path(part) for part in (task.data.train, source)]
+    about = round(train_rows * sizes[1] / sizes[0]) if sizes[0] and sizes[1] else None
+    return Sealed(fingerprint=fingerprint, source=name, n=None, read=read, about=about)
 
 
 def _read_source(

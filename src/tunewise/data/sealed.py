@@ -17,6 +17,8 @@ class Sealed:
     """Rows; None until a given file is opened."""
     read: Callable[[], tuple[tuple[Example, ...], tuple[str, ...]]] = field(repr=False)
     """Gives the examples, and sentences about what was read."""
+    about: int | None = None
+    """Rows that a given file is expected to have by its size, where train is a file too."""
     opened: int = 0
     notes: tuple[str, ...] = ()
     """Sentences about the rows, known once they were read."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 from tunewise.config import Budget
 
-SEARCH_SHARE = 0.68
+SEARCH_SHARE = 0.76
 """Of the work, for rungs and brackets."""
-STUDY_SHARE = 0.2
-"""Of the work, for refits of the finalists; the rest is for the choice, held_out and the report."""
+STUDY_SHARE = 0.22
+"""Of the work, for refits of the finalists."""
+LEAST_SHARE = 0.5
+"""Of the minutes, that is searched with however long it takes to measure the winners."""
 OVERSHOOT = 1.10
 """Of the minutes that were asked for, at which the clock stops a run."""
 
@@ -73,13 +75,18 @@ class Purse:
         return 10**9 if self.trials is None else max(0, self.trials - self.tried)
 
 
-def work_of(budget: Budget, *, seconds_spent: float, seconds_per_work: float) -> int | None:
-    """The work that the budget stands for, counted once at start; None where only trials are limited."""
+def work_of(budget: Budget, *, seconds_spent: float, finish_seconds: float, seconds_per_work: float) -> int | None:
+    """The work that the budget stands for, counted once at start; None where only trials are limited.
+
+    Of minutes, what is left of them but for `finish_seconds`: what the choice, held_out and the report are expected
+    to take.
+    """
     if budget.work is not None:
         return budget.work
     if budget.minutes is None:
         return None
-    return max(1, int((60 * budget.minutes - seconds_spent) / seconds_per_work))
+    seconds = 60 * budget.minutes - seconds_spent
+    return max(1, int(max(LEAST_SHARE * seconds, seconds - finish_seconds) / seconds_per_work))
 
 
 def hard_stop(budget: Budget, finish_seconds: float) -> float:
@@ -90,4 +97,4 @@ def hard_stop(budget: Budget, finish_seconds: float) -> float:
     if budget.minutes is None:
         return float("inf")
     seconds = 60 * budget.minutes
-    return max(0.5 * seconds, OVERSHOOT * seconds - finish_seconds)
+    return max(LEAST_SHARE * seconds, OVERSHOOT * seconds - finish_seconds)

@@ -267,7 +267,12 @@ def _measure_machine(session: Session) -> None:
         "budget",
         "",
         lambda: {
-            "work": work_of(task.budget, seconds_spent=session.clock.seconds, seconds_per_work=reference),
+            "work": work_of(
+                task.budget,
+                seconds_spent=session.clock.seconds,
+                finish_seconds=finish_seconds(session),
+                seconds_per_work=reference,
+            ),
             "rates": rates,
         },
     )
@@ -323,10 +328,11 @@ def threshold_notes(session: Session) -> list[str]:
 def finish_seconds(session: Session) -> float:
     """What everything after the search is expected to take: each winner reads the rows to choose on and held_out.
 
-    Where held_out is a file it is not opened to be counted: it is taken to have as many rows as train and dev half.
+    Where held_out is a file it is not opened to be counted: its size tells about how many rows it has, or it is taken
+    to have half as many as train and dev.
     """
-    rows = len(session.data.train) + len(session.data.dev)
-    to_read = len(session.choose) + (session.data.held_out.n or rows // 2)
+    rows, held_out = len(session.data.train) + len(session.data.dev), session.data.held_out
+    to_read = len(session.choose) + (held_out.n or held_out.about or rows // 2)
     total = FINISH_SECONDS + FINISH_SECONDS_PER_RUNG * len(session.methods) * len(session.bases)
     for base, counted in session.tokens.items():
         per_row = (counted["train"] + counted["race"]) / max(

@@ -86,6 +86,12 @@ def test_given_files_are_used_and_held_out_is_not_read_until_opened(tmp_path):
     assert data.held_out.opened == 1
 
 
+def test_the_size_of_a_file_tells_about_how_many_rows_it_has(tmp_path):
+    data = load(tmp_path, train=csv(200), dev=csv(6, start=300), held_out=csv(100, start=400))
+    assert data.held_out.about == pytest.approx(100, rel=0.1)
+    assert data.held_out.opened == 0
+
+
 def test_opening_held_out_gives_rows_and_their_ledger(tmp_path):
     data = load(tmp_path, train=csv(20), dev=csv(6, start=20), held_out=csv(4, start=30) + ",a\n")
     seal = pickle.loads(pickle.dumps(data.held_out))

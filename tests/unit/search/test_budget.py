@@ -7,15 +7,22 @@ from tunewise.search.budget import SEARCH_SHARE, Clock, Purse, hard_stop, work_o
 
 
 def test_minutes_become_work_by_the_measured_speed() -> None:
-    assert work_of(Budget(minutes=2.0), seconds_spent=20.0, seconds_per_work=0.001) == 100_000
+    budget = Budget(minutes=2.0)
+    assert work_of(budget, seconds_spent=20.0, finish_seconds=0.0, seconds_per_work=0.001) == 100_000
+
+
+def test_what_measuring_the_winners_takes_is_not_searched_with_but_for_half_of_the_minutes() -> None:
+    budget = Budget(minutes=2.0)
+    assert work_of(budget, seconds_spent=20.0, finish_seconds=30.0, seconds_per_work=0.001) == 70_000
+    assert work_of(budget, seconds_spent=20.0, finish_seconds=90.0, seconds_per_work=0.001) == 50_000
 
 
 def test_a_pinned_work_budget_does_not_look_at_the_clock() -> None:
-    assert work_of(Budget(work=77, minutes=1.0), seconds_spent=50.0, seconds_per_work=1.0) == 77
+    assert work_of(Budget(work=77, minutes=1.0), seconds_spent=50.0, finish_seconds=0.0, seconds_per_work=1.0) == 77
 
 
 def test_trials_alone_leave_work_unlimited() -> None:
-    assert work_of(Budget(trials=3), seconds_spent=0.0, seconds_per_work=1.0) is None
+    assert work_of(Budget(trials=3), seconds_spent=0.0, finish_seconds=0.0, seconds_per_work=1.0) is None
     purse = Purse(total=None, trials=3, rates={})
     purse.pay("lora", "b", 10.0, candidates=2)
     assert purse.left == float("inf")
