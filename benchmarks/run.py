@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SCRIPTS = ("startup.py", "features.py", "train_step.py", "ladder.py")
-RESULT_OF = {"startup.py": "startup.json", "features.py": "features.json"}
+SCRIPTS = ("startup.py", "replay.py", "stack.py", "features.py", "train_step.py", "bracket.py", "ladder.py")
+RESULT_OF = {name: name.replace(".py", ".json") for name in ("startup.py", "replay.py", "stack.py", "features.py")}
 
 
 def main() -> None:

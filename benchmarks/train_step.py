@@ -100,7 +100,7 @@ def ours(method_name: str, seed: int) -> dict[str, Any]:
 class Peer(torch.nn.Module):
     """Mean pooling and a linear head on the same base: what a user of Trainer writes for a sentence encoder."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, rank: int = RANK, dropout: float = 0.0) -> None:
         super().__init__()
         import transformers
         from peft import LoraConfig, get_peft_model
@@ -109,7 +109,13 @@ class Peer(torch.nn.Module):
 
         model = transformers.AutoModel.from_pretrained(describe_base("bundled:minilm").path, add_pooling_layer=False)
         if method == "lora":
-            config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="FEATURE_EXTRACTION")
+            config = LoraConfig(
+                r=rank,
+                lora_alpha=ALPHA / RANK * rank,
+                lora_dropout=dropout,
+                target_modules="all-linear",
+                task_type="FEATURE_EXTRACTION",
+            )
             model = get_peft_model(model, config)
         self.base = model
         self.head = torch.nn.Linear(384, len(LABELS))
