@@ -3,9 +3,9 @@
 MiniLM on SST-2: 1,000 rows of train, 2 epochs, the whole dev part (872 rows) to choose on. The candidates differ in
 rate, rank and dropout and are the same on all sides; all heads start at zero. Ours is the race of `tunewise fit`:
 looks, halving, early stopping, shared evaluation, stacking where it is measured to pay. The peer trains all in full
-and scores them on dev once, at its defaults and as its documents advise (bf16, batches grouped by length). Each side is a
-process of its own, in turn, two threads; time is from texts to the chosen candidate, without imports. The choice of
-each side is then scored on the test part (1,821 rows), which no side chooses on.
+and scores them on dev once, at its defaults and as its documents advise (bf16, batches grouped by length). Each side
+is a process of its own, in turn, two threads; time is from texts to the chosen candidate, without imports. The choice
+of each side is then scored on the test part (1,821 rows), which no side chooses on.
 
 `--curves` trains all candidates to the end and leaves their dev losses at 20 steps, with dev accuracy as the score, in
 `results/curves/`, for `replay.py`.
