@@ -90,14 +90,29 @@ def open_run(folder: str | Path) -> FinishedRun:
     return FinishedRun(Path(folder))
 
 
-def load(folder: str | Path, *, device: str = "auto", check: bool = True) -> Bundle:
+def load(
+    folder: str | Path,
+    *,
+    device: str = "auto",
+    check: bool = True,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+) -> Bundle:
     """A bundle, ready to predict; its hashes are verified and its probes scored again.
+
+    `allow_pickle`, `trust_remote_code`: as in a task, for the base that the bundle names.
 
     Raises:
         BundleError: a file is damaged, or the bundle does not answer as it did when it was saved.
     """
     path = Path(folder)
-    return load_bundle(path / "bundle" if (path / "bundle").is_dir() else path, device=device, check=check)
+    return load_bundle(
+        path / "bundle" if (path / "bundle").is_dir() else path,
+        device=device,
+        check=check,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def predictions_as_rows(ids: Sequence[str], predictions: Sequence[Any]) -> list[dict[str, Any]]:

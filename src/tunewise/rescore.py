@@ -29,8 +29,10 @@ def rescore(
         ConfigError: the metric needs an order of the labels that the bundle does not have.
     """
     folder = bundle / "bundle" if (bundle / "bundle").is_dir() else bundle
-    loaded = load_bundle(folder, device=device)
     task = Task.from_file(data, overrides=overrides)
+    loaded = load_bundle(
+        folder, device=device, allow_pickle=task.allow_pickle, trust_remote_code=task.trust_remote_code
+    )
     is_task = data.suffix.lower() in (".yaml", ".yml")
     if is_task and task.data.held_out is None:
         raise DataError(

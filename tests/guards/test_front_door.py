@@ -20,8 +20,10 @@ OPTIONS = {
     },
     "plan": {"task", "model", "minutes", "set_", "json"},
     "audit": {"task", "model", "set_", "json"},
-    "predict": {"bundle", "input_", "output", "device", "encoding", "abstain_below"},
-    "evaluate": {"bundle", "data", "metric", "device", "set_", "json"},
+    "predict": {
+        "bundle", "input_", "output", "device", "encoding", "abstain_below", "allow_pickle", "trust_remote_code",
+    },
+    "evaluate": {"bundle", "data", "metric", "device", "allow_pickle", "trust_remote_code", "set_", "json"},
     "compare": {"first", "second", "json"},
     "report": {"run", "texts"},
 }  # fmt: skip

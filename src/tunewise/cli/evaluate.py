@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tunewise.cli.options import overrides
+from tunewise.cli.options import AllowPickle, TrustRemoteCode, overrides
 
 
 def evaluate(
@@ -14,6 +14,8 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="A labelled data file, or a task file whose held_out is scored.")],
     metric: Annotated[str | None, typer.Option(help="Metric; default: the one the bundle was chosen by.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other key of the task.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
@@ -23,7 +25,13 @@ def evaluate(
     """
     from tunewise.rescore import rescore
 
-    found = rescore(bundle, data, metric=metric, device=device, overrides=overrides(set_ or []))
+    found = rescore(
+        bundle,
+        data,
+        metric=metric,
+        device=device,
+        overrides=overrides(set_ or [], allow_pickle=allow_pickle or None, trust_remote_code=trust_remote_code or None),
+    )
     if json:
         typer.echo(json_module.dumps(found, ensure_ascii=False))
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tunewise.cli.options import read_task
+from tunewise.cli.options import AllowPickle, TrustRemoteCode, read_task
 from tunewise.config import Task
 from tunewise.errors import ConfigError
 
@@ -25,10 +25,8 @@ def fit(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     truncation: Annotated[str | None, typer.Option(help="refuse, keep_start, keep_end or chunk_and_pool.")] = None,
-    allow_pickle: Annotated[bool | None, typer.Option("--allow-pickle", help="Load weights that can run code.")] = None,
-    trust_remote_code: Annotated[
-        bool | None, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
-    ] = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other key of the task, e.g. budget.trials=20.")
     ] = None,
@@ -48,8 +46,8 @@ def fit(
         "device": device,
         "dtype": dtype,
         "truncation": truncation,
-        "allow_pickle": allow_pickle,
-        "trust_remote_code": trust_remote_code,
+        "allow_pickle": allow_pickle or None,
+        "trust_remote_code": trust_remote_code or None,
     }
     settings = set_ or []
     if resume is not None:

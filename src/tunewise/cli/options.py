@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import yaml
 
 from tunewise.config import Task, _StrictLoader
 from tunewise.errors import ConfigError
+
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that can run code.")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")]
 
 
 def overrides(settings: Sequence[str], **flags: Any) -> dict[str, Any]:

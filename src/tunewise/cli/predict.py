@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tunewise.cli.options import AllowPickle, TrustRemoteCode
 from tunewise.errors import DataError
 
 
@@ -17,6 +18,8 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     encoding: Annotated[str, typer.Option(help="Of the input file.")] = "utf-8",
     abstain_below: Annotated[float, typer.Option(help="Mark answers whose probability is lower as abstained.")] = 0.0,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write one JSON object per row: id, label (or labels), scores, abstained.
 
@@ -29,7 +32,7 @@ def predict(
 
     if output is not None and output.exists() and not output.is_file():
         raise DataError(f"predict: {output} is not a file that can be written.")
-    loaded = load(bundle, device=device)
+    loaded = load(bundle, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     if abstain_below > 0 and loaded.predictor.thresholds is not None:
         raise DataError(
             "predict: --abstain-below compares the probability of one label, and this bundle may give several. "

@@ -220,7 +220,7 @@ class Method(Protocol):
         """The config that is tried first: the field's priors, fitted to the amount of data."""
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
-        """Up to n configs to try, the default never among them."""
+        """Up to n configs to try; `proposed` leaves out the default and what comes twice."""
 
     def cost(self, context: Context, config: Any) -> Cost:
         """Of one candidate; the features of the frozen base are paid by the run, not by the rungs that read them."""

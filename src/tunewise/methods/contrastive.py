@@ -16,16 +16,16 @@ from tunewise.methods.trained import (
     Bench,
     TrainedBracket,
     TrainedConfig,
+    adapted_predictor,
     nothing_to_learn,
     probe_c,
     trained_cost,
 )
-from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
 from tunewise.training.batches import steps_per_epoch
 from tunewise.training.contrastive import MOST_HEAD_ROWS, ContrastiveLoop, PairLoss, Pairs
 from tunewise.training.loop import Loop, Plan
-from tunewise.training.population import WORK_FULL, HeadStart, split_head
+from tunewise.training.population import WORK_FULL, HeadStart
 from tunewise.training.precision import working_dtype
 from tunewise.training.stopping import evaluation_steps
 from tunewise.training.whole import FullPopulation
@@ -107,7 +107,7 @@ class Contrastive:
     Config = ContrastiveConfig
     parameters = SEARCHED
     trained = True
-    default_share = 1 / 8
+    default_share = 1 / 16
 
     def skip(self, context: Context) -> str | None:
         nothing = nothing_to_learn(self.name, context)
@@ -128,8 +128,7 @@ class Contrastive:
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[ContrastiveConfig]:
         default = self.default(context)
-        proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
-        return [config for config in proposed if config != default]
+        return [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
 
     def cost(self, context: Context, config: ContrastiveConfig) -> Cost:
         numbers = context.base.info.parameters
@@ -164,31 +163,18 @@ class Contrastive:
             population = FullPopulation(
                 context.base, HeadStart(labels=labels), used_tokens=used, dtype=dtype, unit_length=True
             )
-            plan = config.plan(context.seed)
-            if not context.fold.race:
-                plan = dataclasses.replace(plan, evaluations=0)  # a refit on all rows: how far it goes is known
             return ContrastiveLoop(
                 population,
                 bench.train,
                 bench.watched,
-                plan,
+                bench.plan(config),
                 config.settings,
                 pairs=Pairs(loss=config.loss, temperature=config.temperature),
                 fit_head=lambda feature_EH, target_E: fit_head(feature_EH, target_E, labels, config.c)[:2],
             )
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
-            weights, weight_LH, bias_L = split_head(tensors)
-            return AdaptedPredictor(
-                base=context.base,
-                labels=context.labels,
-                policy=context.task.truncation,
-                weight_LH=weight_LH.float().cpu().numpy(),
-                bias_L=bias_L.float().cpu().numpy(),
-                tensors=weights,
-                adapter=None,
-                unit_length=True,
-            )
+            return adapted_predictor(context, tensors, unit_length=True)
 
         return TrainedBracket(bench=bench, build=build, finish=finish, groups=[[i] for i in range(len(configs))])
 

@@ -11,13 +11,19 @@ from torch import Tensor
 from tunewise.errors import ConfigError, ModelError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
 from tunewise.methods.top_layers import TopLayersConfig, lower_blocks, on_share, with_kept_states
-from tunewise.methods.trained import Bench, TrainedBracket, epochs_for, nothing_to_learn, trained_cost
-from tunewise.predictors.adapted import AdaptedPredictor
+from tunewise.methods.trained import (
+    Bench,
+    TrainedBracket,
+    adapted_predictor,
+    nothing_to_learn,
+    trained_cost,
+    with_epochs,
+)
 from tunewise.predictors.base import Predictor
 from tunewise.training.estimate import ACTIVATIONS_PER_LAYER
 from tunewise.training.frozen import LowerBlocks, blocks_of
 from tunewise.training.loop import Loop
-from tunewise.training.population import WORK_FORWARD, WORK_FULL, split_head
+from tunewise.training.population import WORK_FORWARD, WORK_FULL
 from tunewise.training.precision import cast_base, working_dtype
 from tunewise.training.whole import FullPopulation
 from tunewise.types import Cost
@@ -69,23 +75,21 @@ class Full:
     parameters = SEARCHED
     trained = True
     several = True
-    default_share = 1 / 8
+    default_share = 1 / 5
 
     def skip(self, context: Context) -> str | None:
         return nothing_to_learn("full", context)
 
     def default(self, context: Context) -> FullConfig:
-        plain = FullConfig()
-        epochs = epochs_for(
+        return with_epochs(
+            FullConfig(),
             context,
-            batch_size=plain.batch_size,
             work_per_token=WORK_FULL,
             steps=900,
             least=3,
             most=20,
             share=self.default_share,
         )
-        return dataclasses.replace(plain, epochs=epochs)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[FullConfig]:
         default, searched = self.default(context), dict(self.parameters)
@@ -93,8 +97,7 @@ class Full:
             blocks_of(context.base.model)
         except ModelError:
             del searched["layer_decay"]  # its blocks are not one list, so they have no order to decay along
-        proposed = [dataclasses.replace(default, **values) for values in space.ask(searched, n)]
-        return [config for config in proposed if config != default]
+        return [dataclasses.replace(default, **values) for values in space.ask(searched, n)]
 
     def cost(self, context: Context, config: FullConfig) -> Cost:
         numbers, kept_layers = context.base.info.parameters, None
@@ -140,17 +143,7 @@ class Full:
             return on_share(bench.loop(population, [config]), lower)
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
-            weights, weight_LH, bias_L = split_head(tensors)
-            return AdaptedPredictor(
-                base=context.base,
-                labels=context.labels,
-                policy=context.task.truncation,
-                weight_LH=weight_LH.float().cpu().numpy(),
-                bias_L=bias_L.float().cpu().numpy(),
-                tensors=weights,
-                adapter=None,
-                unit_length=bench.unit_length(configs[index]),
-            )
+            return adapted_predictor(context, tensors, unit_length=bench.unit_length(configs[index]))
 
         groups = [[i] for i in range(len(configs))]
         notes = [f"full: {lower.note}" for lower in below.values() if lower.note]

@@ -74,7 +74,7 @@ class Lora(StackedMethod):
     """
 
     name = "lora"
-    default_share = 1 / 8
+    default_share = 1 / 6
     Config = LoraConfig
     parameters = SEARCHED
 

@@ -21,7 +21,15 @@ from tunewise.adapters.peft_any import (
 )
 from tunewise.errors import ModelError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
-from tunewise.methods.trained import Bench, TrainedBracket, TrainedConfig, epochs_for, nothing_to_learn, trained_cost
+from tunewise.methods.trained import (
+    Bench,
+    TrainedBracket,
+    TrainedConfig,
+    adapted_predictor,
+    nothing_to_learn,
+    trained_cost,
+    with_epochs,
+)
 from tunewise.models.encoder import Batch, Encoder, collate
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
@@ -88,22 +96,19 @@ class Peft:
         return nothing_to_learn(self.name, context) or self._rehearse(context, PeftRungConfig()).refusal
 
     def default(self, context: Context) -> PeftRungConfig:
-        plain = PeftRungConfig()
-        epochs = epochs_for(
+        return with_epochs(
+            PeftRungConfig(),
             context,
-            batch_size=plain.batch_size,
             work_per_token=WORK_ADAPTER,
             steps=1200,
             least=4,
             most=30,
             share=self.default_share,
         )
-        return dataclasses.replace(plain, epochs=epochs)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[PeftRungConfig]:
         default = self.default(context)
-        proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
-        return [config for config in proposed if config != default]
+        return [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
 
     def cost(self, context: Context, config: PeftRungConfig) -> Cost:
         return trained_cost(
@@ -135,17 +140,9 @@ class Peft:
             return bench.loop(population, [configs[index]])
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
-            adapter, weight_LH, bias_L = split_head(tensors)
-            return AdaptedPredictor(
-                base=context.base,
-                labels=context.labels,
-                policy=context.task.truncation,
-                weight_LH=weight_LH.float().cpu().numpy(),
-                bias_L=bias_L.float().cpu().numpy(),
-                tensors=adapter,
-                adapter=form_of(self.peft_type)(options=options[index]),
-                unit_length=benches[index].unit_length(configs[index]),
-            )
+            form = form_of(self.peft_type)(options=options[index])
+            length = benches[index].unit_length(configs[index])
+            return adapted_predictor(context, tensors, unit_length=length, finished=lambda own: (own, form))
 
         groups = [[i] for i in range(len(configs))]
         return TrainedBracket(bench=benches[0], build=build, finish=finish, groups=groups, benches=benches)

@@ -17,17 +17,17 @@ from tunewise.methods.trained import (
     Bench,
     TrainedBracket,
     TrainedConfig,
+    adapted_predictor,
     choose_population,
-    epochs_for,
     nothing_to_learn,
     trained_cost,
+    with_epochs,
 )
 from tunewise.models.encoder import Encoder
-from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
 from tunewise.training.adapted import StackedPopulation
 from tunewise.training.loop import Loop
-from tunewise.training.population import WORK_ADAPTER, split_head
+from tunewise.training.population import WORK_ADAPTER
 from tunewise.training.precision import cast_base, working_dtype
 from tunewise.types import Cost, Family, Kind
 
@@ -87,23 +87,21 @@ class StackedMethod(ABC):
         return self.refuses(context.base) or nothing_to_learn(self.name, context)
 
     def default(self, context: Context) -> Any:
-        plain = self.Config()  # type: ignore[call-arg]
         least, most = self.usual_epochs
-        epochs = epochs_for(
+        plain: StackedConfig = self.Config()  # type: ignore[call-arg]
+        return with_epochs(
+            plain,
             context,
-            batch_size=plain.batch_size,
             work_per_token=WORK_ADAPTER,
             steps=self.usual_steps,
             least=least,
             most=most,
             share=self.default_share,
         )
-        return dataclasses.replace(plain, epochs=epochs)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
         default = self.default(context)
-        proposed = [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
-        return [config for config in proposed if config != default]
+        return [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
 
     def cost(self, context: Context, config: Any) -> Cost:
         shapes = self.stack(context, [config], trained_tree(context.base, config)).shapes()
@@ -138,18 +136,11 @@ class StackedMethod(ABC):
             return on_share(own.loop(population, chosen), lower)
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
-            own, weight_LH, bias_L = split_head(tensors)
-            answering, form = self.finished(context, configs[index], {name: t.float() for name, t in own.items()})
-            return AdaptedPredictor(
-                base=context.base,
-                labels=context.labels,
-                policy=context.task.truncation,
-                weight_LH=weight_LH.float().cpu().numpy(),
-                bias_L=bias_L.float().cpu().numpy(),
-                tensors=answering,
-                adapter=form,
-                unit_length=bench.unit_length(configs[index]),
-            )
+            def finished(own: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Form]:
+                return self.finished(context, configs[index], {name: t.float() for name, t in own.items()})
+
+            length = bench.unit_length(configs[index])
+            return adapted_predictor(context, tensors, unit_length=length, finished=finished)
 
         notes = [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
         if context.layout:

@@ -2,25 +2,27 @@
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tunewise.adapters.stack import NotStackable
+from tunewise.adapters.stack import Form, NotStackable
 from tunewise.errors import ConfigError, NotEnoughMemory, RunError
 from tunewise.methods.base import Context
 from tunewise.methods.linear_probe import fit_head
+from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.several import from_logits
 from tunewise.training.estimate import estimate
 from tunewise.training.label_loss import label_losses
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.optimizer import OptimizerName, ScheduleName
-from tunewise.training.population import HeadStart, Population
+from tunewise.training.population import HeadStart, Population, split_head
 from tunewise.training.precision import working_dtype
 from tunewise.training.rows import Rows, balanced_weights, watched
 from tunewise.types import Cost, Curve, Example, Prediction
@@ -33,6 +35,7 @@ Build = Callable[[Sequence[int]], Loop]
 """A loop of the configs with these indices, which have one structure."""
 Finish = Callable[[int, Mapping[str, Tensor]], Predictor]
 """What answers as the member with this config's index and these tensors."""
+Finished = Callable[[Mapping[str, Tensor]], tuple[Mapping[str, Tensor], Form]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +95,21 @@ class TrainedConfig:
         )
 
 
-def epochs_for(
-    context: Context, *, batch_size: int, work_per_token: int, steps: int, least: float, most: float, share: float
-) -> float:
-    """Passes over train that come to about `steps` optimiser steps: few rows are read oftener.
+AnyConfig = TypeVar("AnyConfig", bound=TrainedConfig)
+
+
+def with_epochs(
+    plain: AnyConfig, context: Context, *, work_per_token: int, steps: int, least: float, most: float, share: float
+) -> AnyConfig:
+    """The config with as many passes over train as come to about `steps` optimiser steps: few rows are read oftener.
 
     At most as many as `share` of the search's work pays for on all folds, so that there is something left to search
     with.
     """
-    per_epoch = max(1, -(-len(context.fold.train) // batch_size))
+    per_epoch = max(1, -(-len(context.fold.train) // plain.batch_size))
     wanted = min(most, max(least, round(steps / per_epoch)))
     affordable = share * context.work / max(1, context.train_tokens * work_per_token * len(context.folds))
-    return float(max(1.0, min(wanted, affordable // 1)))
+    return dataclasses.replace(plain, epochs=max(1.0, min(wanted, math.floor(4 * affordable) / 4)))
 
 
 def probe_c(labels: int) -> float:
@@ -143,17 +149,20 @@ class Bench:
                     "have several. Use 'none'; thresholds make up for rare labels."
                 )
             weights = balanced_weights(self.train.target_E, len(self.context.labels))
-        plan = configs[0].plan(self.context.seed)
-        if not self.context.fold.race:
-            plan = dataclasses.replace(plan, evaluations=0)  # a refit on all rows: how far it goes is known
         return Loop(
             population,
             self.train,
             self.watched,
-            plan,
+            self.plan(configs[0]),
             [config.settings for config in configs],
             class_weight_L=weights,
         )
+
+    def plan(self, config: TrainedConfig) -> Plan:
+        plan = config.plan(self.context.seed)
+        if self.context.fold.race:
+            return plan
+        return dataclasses.replace(plan, evaluations=0)  # a refit on all rows: how far it goes is known
 
     def head(self, config: TrainedConfig) -> HeadStart:
         """The head's start; the probe is fitted once, on the context's features."""
@@ -171,6 +180,30 @@ class Bench:
     def unit_length(self, config: TrainedConfig) -> bool:
         """Whether the head reads vectors of length 1: a probe's head does where the base's features are such."""
         return config.head_init == "probe" and self.context.base.info.normalize
+
+
+def adapted_predictor(
+    context: Context, tensors: Mapping[str, Tensor], *, unit_length: bool, finished: Finished | None = None
+) -> AdaptedPredictor:
+    """What answers with trained tensors, the head's among them.
+
+    `finished`: the tensors that answer, and the adapter they are; None where they are weights of the base.
+    """
+    own: Mapping[str, Tensor]
+    own, weight_LH, bias_L = split_head(tensors)
+    adapter: Form | None = None
+    if finished is not None:
+        own, adapter = finished(own)
+    return AdaptedPredictor(
+        base=context.base,
+        labels=context.labels,
+        policy=context.task.truncation,
+        weight_LH=weight_LH.float().cpu().numpy(),
+        bias_L=bias_L.float().cpu().numpy(),
+        tensors=own,
+        adapter=adapter,
+        unit_length=unit_length,
+    )
 
 
 def nothing_to_learn(rung: str, context: Context) -> str | None:

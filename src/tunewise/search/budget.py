@@ -53,6 +53,10 @@ class Purse:
         """The work of the whole search, in tokens of this method."""
         return 2**62 if self.total is None else int(SEARCH_SHARE * self.total / self.price(method, base, 1.0))
 
+    def beyond(self, share: float, price: float) -> bool:
+        """Whether this price would take the search beyond this share of its work."""
+        return self.total is not None and self.spent + price > share * SEARCH_SHARE * self.total
+
     def pay(self, method: str, base: str, work: float, candidates: int) -> None:
         price = self.price(method, base, work)
         self.spent += price

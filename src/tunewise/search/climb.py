@@ -26,6 +26,8 @@ from tunewise.training.diagnosis import diagnose, nudge
 from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
 
 MAX_BRACKET = 16
+ALL_DEFAULTS = 0.5
+"""Of the search's work that defaults may take before brackets; the rungs that are left wait for what brackets leave."""
 PRUDENCE = 0.85
 """Share of the room that a bracket is sized for: its candidates may be slower than the default that was timed."""
 SMALL_RACE = expected_share(3)
@@ -78,14 +80,35 @@ class Climb:
         if self.like is not None:
             self._again(self.like)
             return self.rungs
+        waiting = []
         for name in in_turn(self.methods):
             for base in self.bases:
-                self._default(Rung(method=get_method(name), base=base))
+                rung = Rung(method=get_method(name), base=base)
+                if self._can_wait(rung):
+                    waiting.append(rung)
+                else:
+                    self._default(rung)
+        self._brackets()
+        for rung in waiting:
+            self._default(rung)
+        self._brackets()
+        return self.rungs
+
+    def _can_wait(self, rung: Rung) -> bool:
+        """Whether its default would take so much that too little is left to search the rungs before it."""
+        method, context = rung.method, self.context_of(rung.base, rung.method.name, 0)
+        if not method.trained or skip_reason(method, context) is not None:
+            return False
+        config = default_of(method, context)
+        work = cost_of(method, context, config).work + refit_work(method, context, config)
+        return self.purse.beyond(ALL_DEFAULTS, self.purse.price(method.name, rung.base, work))
+
+    def _brackets(self) -> None:
+        """Search the open rungs, as long as there is one and its bracket fits."""
         place = {name: i for i, name in enumerate(self.methods)}
         self.rungs.sort(key=lambda rung: place[rung.method.name])
         while (rung := self._next()) is not None:
             self._search(rung)
-        return self.rungs
 
     def _again(self, candidate: Candidate) -> None:
         """The one candidate that another run chose."""
@@ -243,7 +266,9 @@ class Climb:
         # a fair share, but for the most promising one at least what a small race takes
         room = max(self.purse.left / max(1, waiting), min(self.purse.left, SMALL_RACE * one / PRUDENCE + refit))
         n = min(largest_bracket(room - refit, one), self.purse.trials_left, self._held_at_once(rung, config, context))
-        if n < 2:
+        if nudged and n < 2 and one <= self.purse.left and self.purse.trials_left > 0:
+            n = 1  # what the curve asks for is worth a candidate of its own
+        if n < 1 or (n < 2 and not nudged):
             rung.closed = "the next bracket does not fit what is left of the budget"
             self.arena.watcher.rung(method.name, base, "finished", rung.closed)
             return

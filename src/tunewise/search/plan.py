@@ -11,7 +11,7 @@ from tunewise.methods.base import Context, default_of, proposed, skip_reason
 from tunewise.methods.folded import cost_of, refit_work
 from tunewise.search.budget import SEARCH_SHARE, Purse
 from tunewise.search.calibrate import Speed
-from tunewise.search.climb import MAX_BRACKET, in_turn, largest_bracket
+from tunewise.search.climb import ALL_DEFAULTS, MAX_BRACKET, in_turn, largest_bracket
 from tunewise.search.space import FixedGrid
 from tunewise.search.watch import PlanRow
 
@@ -26,6 +26,7 @@ def make_plan(
     """One row per rung and base, in the order they are tried."""
     rows = [_features(base, context_of(base, methods[0], 0), speeds) for base in bases]
     left = float("inf") if purse.total is None else SEARCH_SHARE * purse.total
+    planned = 0.0
     trained = [name for name in methods if get_method(name).trained]
     for name in in_turn(methods):
         method = get_method(name)
@@ -41,8 +42,10 @@ def make_plan(
             if refusal is None and price > left:
                 refusal = "one candidate does not fit what is left of the budget"
             candidates = 0 if refusal else 1
-            if refusal is None:
-                left -= price
+            # as `Climb` does: where the defaults before it took their share, it gets what brackets leave
+            waits = method.trained and refusal is None and purse.beyond(ALL_DEFAULTS, planned + price)
+            if refusal is None and not waits:
+                left, planned = left - price, planned + price
             rows.append(
                 PlanRow(
                     method=name,
@@ -52,6 +55,7 @@ def make_plan(
                     seconds=cost.work * (speed.seconds_per_work if speed else context.seconds_per_work),
                     memory_bytes=memory,
                     candidates=candidates,
+                    note="after the brackets, if enough is left" if waits else "",
                 )
             )
     return [_with_bracket(row, rows, trained, left, purse, context_of) for row in rows]
@@ -81,14 +85,14 @@ def _with_bracket(
     context_of: Callable[[str, str, int], Context],
 ) -> PlanRow:
     """The row with the candidates of the first search bracket, where one is expected to fit."""
-    if not row.fits or row.candidates == 0:
+    if not row.fits or row.candidates == 0 or row.note:
         return row
     method = get_method(row.method)
     context = context_of(row.base, row.method, 0)
     if not method.trained:
         more = len(proposed(method, context, FixedGrid(), np.random.default_rng(0), MAX_BRACKET * 2))
         return dataclasses.replace(row, candidates=1 + more)
-    rivals = sum(other.fits and other.method in trained for other in rows)
+    rivals = sum(other.fits and not other.note and other.method in trained for other in rows)
     config = default_of(method, context)
     one = purse.price(row.method, row.base, cost_of(method, context, config).work)
     refit = purse.price(row.method, row.base, refit_work(method, context, config))

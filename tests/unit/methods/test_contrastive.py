@@ -9,7 +9,7 @@ import torch
 
 from tunewise.config import DataConfig, Task
 from tunewise.errors import ConfigError
-from tunewise.methods.base import Bracket, Context, Fold
+from tunewise.methods.base import Bracket, Context, Fold, proposed
 from tunewise.methods.contrastive import LEAST_STEPS, MOST_STEPS, Contrastive, ContrastiveConfig
 from tunewise.methods.linear_probe import fit_head
 from tunewise.types import Example
@@ -173,8 +173,8 @@ def test_proposals_start_from_the_default(context):
             assert next(iter(parameters)) == "learning_rate"
             return [{"learning_rate": 1e-5, "loss": "supcon"}, {}]
 
-    (proposed,) = Contrastive().propose(context, Space(), np.random.default_rng(0), 2)
-    assert proposed == dataclasses.replace(Contrastive().default(context), learning_rate=1e-5, loss="supcon")
+    (found,) = proposed(Contrastive(), context, Space(), np.random.default_rng(0), 2)
+    assert found == dataclasses.replace(Contrastive().default(context), learning_rate=1e-5, loss="supcon")
 
 
 def test_rows_without_a_pair_are_skipped_with_the_reason(context):

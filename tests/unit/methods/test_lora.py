@@ -10,7 +10,7 @@ import torch
 from tunewise.config import DataConfig, Task
 from tunewise.errors import ConfigError, NotEnoughMemory
 from tunewise.methods import trained
-from tunewise.methods.base import Bracket, Context, Fold
+from tunewise.methods.base import Bracket, Context, Fold, proposed
 from tunewise.methods.lora import Lora, LoraConfig
 from tunewise.methods.trained import choose_population
 from tunewise.models.load import load_base
@@ -221,8 +221,8 @@ class Space:
 
 def test_a_proposal_is_never_the_default(context):
     default = Lora().default(context)
-    proposed = Lora().propose(context, Space(default), np.random.default_rng(0), 2)
-    assert [(config.learning_rate, config.rank, config.epochs) for config in proposed] == [(2e-3, 16, default.epochs)]
+    found = proposed(Lora(), context, Space(default), np.random.default_rng(0), 2)
+    assert [(config.learning_rate, config.rank, config.epochs) for config in found] == [(2e-3, 16, default.epochs)]
 
 
 def test_a_recorded_layout_is_used_again(context, stacked):

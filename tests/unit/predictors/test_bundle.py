@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+import tunewise
 from tunewise.errors import BundleError, DataError
 from tunewise.models.encoder import Encoder
 from tunewise.models.load import load_base
@@ -192,6 +195,19 @@ def test_a_bundle_measured_in_bf16_is_loaded_in_bf16(tiny_base: Path, head, tmp_
         head, tmp_path / "b", task_name="t", kind="classify", columns=("text",), policy="refuse", probes=examples
     )
     assert load_bundle(tmp_path / "b").predictor.base is head.base
+
+
+def test_a_base_kept_as_a_pickle_needs_permission_again(tiny_base: Path, head, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    head.base = load_base(str(folder), device="cpu", dtype="float32", allow_pickle=True)
+    saved = tmp_path / "b"
+    save_bundle(head, saved, task_name="t", kind="classify", columns=("text",), policy="refuse", probes=())
+    with pytest.raises(BundleError, match="--allow-pickle"):
+        tunewise.load(saved)
+    assert tunewise.load(saved, allow_pickle=True).predict([TEXTS[0]])[0].text in head.labels
 
 
 def test_inputs_without_the_columns_are_told(bundle: Path) -> None:
