@@ -1,5 +1,7 @@
 """Suggestions stay in the space, differ, and do not repeat what was tried."""
 
+import numpy as np
+
 from tunewise.methods.base import Choice, Real
 from tunewise.search.space import OptunaSpace
 
@@ -11,6 +13,12 @@ def test_suggestions_lie_in_the_space_and_differ() -> None:
     assert len(found) == 6
     assert all(1e-5 <= values["rate"] <= 1e-2 and values["rank"] in (4, 8) for values in found)
     assert len({tuple(values.items()) for values in found}) == 6
+
+
+def test_few_suggestions_cover_a_rate_evenly() -> None:
+    for seed in range(20):
+        rates = [values["rate"] for values in OptunaSpace(seed, []).ask({"rate": Real(1e-5, 1e-1, log=True)}, 4)]
+        assert {int(np.log10(rate) + 5) for rate in rates} == {0, 1, 2, 3}, "one in each power of ten"
 
 
 def test_the_same_seed_suggests_the_same() -> None:
