@@ -100,7 +100,7 @@ def ours(method_name: str, seed: int) -> dict[str, Any]:
 class Peer(torch.nn.Module):
     """Mean pooling and a linear head on the same base: what a user of Trainer writes for a sentence encoder."""
 
-    def __init__(self, method: str, rank: int = RANK, dropout: float = 0.0) -> None:
+    def __init__(self, method: str, rank: int = RANK, dropout: float = 0.0, labels: int = len(LABELS)) -> None:
         super().__init__()
         import transformers
         from peft import LoraConfig, get_peft_model
@@ -118,7 +118,7 @@ class Peer(torch.nn.Module):
             )
             model = get_peft_model(model, config)
         self.base = model
-        self.head = torch.nn.Linear(384, len(LABELS))
+        self.head = torch.nn.Linear(384, labels)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
 
