@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from tunewise.errors import RunError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @contextlib.contextmanager

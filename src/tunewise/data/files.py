@@ -114,13 +114,14 @@ def _refuse_nul(text: str, name: str) -> None:
     raise DataError(f"{name}: line {line} holds a NUL character. {hint}")
 
 
-def size_of_path(source: object) -> int | None:
-    """Bytes of a file, or of all files in a folder; None where the source is neither."""
-    if not isinstance(source, (str, Path)) or str(source).startswith("hub:"):
+def rows_by_size(known: object, other: object, rows: int) -> int | None:
+    """About how many rows a file has by its size, where one of the same kind has this many; None for other sources."""
+    if not all(isinstance(source, (str, Path)) and Path(source).is_file() for source in (known, other)):
         return None
-    path = Path(source)
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    first, second = Path(str(known)), Path(str(other))
+    if first.suffix != second.suffix or first.stat().st_size == 0:
+        return None
+    return max(1, round(rows * second.stat().st_size / first.stat().st_size))
 
 
 def digest_of_path(path: Path, *, role: str) -> str:

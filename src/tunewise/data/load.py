@@ -10,7 +10,7 @@ from typing import Any
 
 from tunewise.config import Task
 from tunewise.data.columns import Columns, find_columns
-from tunewise.data.files import digest_of_path, size_of_path
+from tunewise.data.files import digest_of_path, rows_by_size
 from tunewise.data.loaders import format_of, load_table
 from tunewise.data.normal import look_alike, look_alike_sentence
 from tunewise.data.order import ordered
@@ -287,8 +287,7 @@ def _sealed_source(task: Task, columns: Columns, labels: Sequence[str], train_ro
     fingerprint = _fingerprint(task, source)
     name = Path(source).name if isinstance(source, (str, Path)) else f"the {type(source).__name__} given as held_out"
     read = functools.partial(_read_source, task, columns, labels, fingerprint)
-    sizes = [size_of_path(part) for part in (task.data.train, source)]
-    about = round(train_rows * sizes[1] / sizes[0]) if sizes[0] and sizes[1] else None
+    about = None if source is None else rows_by_size(task.data.train, source, train_rows)
     return Sealed(fingerprint=fingerprint, source=name, n=None, read=read, about=about)
 
 

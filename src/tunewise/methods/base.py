@@ -139,8 +139,8 @@ class Bracket(Protocol):
     def losses(self) -> np.ndarray:
         """Negative log-probability of each race example's target, [P, examples], float64, not temperature-scaled."""
 
-    def predictions(self) -> list[list[Prediction]]:
-        """Of each member, on the race part; none for a member that failed."""
+    def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
+        """Of each member, on the race part or these rows of it; none for a member that failed."""
 
     def keep(self, indices: Sequence[int]) -> None:
         """Drop all members but these, in this order."""
@@ -258,7 +258,7 @@ class MadeAtOnce:
 
     @property
     def fidelity(self) -> int:
-        return int(bool(self.done))
+        return int(all(member in self.done for member in self.members))
 
     def advance(self, fidelity: int, members: Sequence[int] | None = None) -> int:
         work = 0
@@ -280,8 +280,10 @@ class MadeAtOnce:
             ]
         )
 
-    def predictions(self) -> list[list[Prediction]]:
-        return [self.done[member].predict(self.context.fold.race) for member in self.members]
+    def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
+        race = self.context.fold.race
+        read = race if rows is None else [race[row] for row in rows]
+        return [self.done[member].predict(read) for member in self.members]
 
     def keep(self, indices: Sequence[int]) -> None:
         self.members = [self.members[i] for i in indices]

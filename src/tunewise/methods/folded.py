@@ -81,8 +81,13 @@ class FoldedBracket:
     def losses(self) -> np.ndarray:
         return np.concatenate([bracket.losses() for bracket in self.brackets], axis=1)
 
-    def predictions(self) -> list[list[Prediction]]:
-        parts = [bracket.predictions() for bracket in self.brackets]
+    def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
+        parts, start = [], 0
+        for bracket, fold in zip(self.brackets, self._context.folds, strict=True):
+            end = start + len(fold.race)
+            own = None if rows is None else tuple(row - start for row in rows if start <= row < end)
+            parts.append(bracket.predictions(own))
+            start = end
         return [
             [] if self.failure(member) is not None else [answer for part in parts for answer in part[member]]
             for member in range(self.size)

@@ -109,7 +109,7 @@ def with_epochs(
     per_epoch = max(1, -(-len(context.fold.train) // plain.batch_size))
     wanted = min(most, max(least, round(steps / per_epoch)))
     affordable = share * context.work / max(1, context.train_tokens * work_per_token * len(context.folds))
-    return dataclasses.replace(plain, epochs=max(1.0, min(wanted, math.floor(4 * affordable) / 4)))
+    return dataclasses.replace(plain, epochs=float(max(1.0, min(wanted, math.floor(4 * affordable) / 4))))
 
 
 def probe_c(labels: int) -> float:
@@ -317,7 +317,7 @@ class TrainedBracket:
     def _open(self, groups: list[list[int]]) -> None:
         self.groups = groups
         self.loops = [self._build(group) for group in groups]
-        self._scored: dict[int, tuple[int, Tensor]] = {}
+        self._scored: dict[int, tuple[tuple[int, tuple[int, ...] | None], Tensor]] = {}
 
     @property
     def size(self) -> int:
@@ -371,24 +371,30 @@ class TrainedBracket:
         loss_PE: np.ndarray = -log_PEL.gather(-1, target.expand(self.size, -1)[..., None])[..., 0].numpy()
         return loss_PE
 
-    def predictions(self) -> list[list[Prediction]]:
+    def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
         """As in `Bracket`, of each member at its best step so far; none for a member that diverged."""
-        logits_PEL = self._logits().numpy()
+        logits_PEL = self._logits(rows).numpy()
         return [
             [] if self.failure(member) is not None else from_logits(logits_PEL[member], self.labels, self.thresholds)
             for member in range(self.size)
         ]
 
-    def _logits(self) -> Tensor:
-        return torch.stack([self._loop_logits(*self._where(member)) for member in range(self.size)])
+    def _logits(self, rows: tuple[int, ...] | None = None) -> Tensor:
+        return torch.stack([self._loop_logits(*self._where(member), rows) for member in range(self.size)])
 
-    def _loop_logits(self, number: int, place: int) -> Tensor:
+    def _loop_logits(self, number: int, place: int, rows: tuple[int, ...] | None) -> Tensor:
         loop = self.loops[number]
-        if number not in self._scored or self._scored[number][0] != loop.step:
+        known = self._scored.get(number)
+        if known is None or known[0] != (loop.step, rows):
             own = self._bench_of.get(self.groups[number][0])
-            tokens = None if self._all_watched else (own.race if own else self.race).tokens
-            self._scored[number] = (loop.step, loop.best_logits(tokens))
-        return self._scored[number][1][place]
+            race = own.race if own else self.race
+            if self._all_watched and (rows is None or loop.remembers):
+                logits_PEL = loop.best_logits()
+                logits_PEL = logits_PEL if rows is None else logits_PEL[:, list(rows)]
+            else:
+                logits_PEL = loop.best_logits((race if rows is None else race.subset(rows)).tokens)
+            known = self._scored[number] = ((loop.step, rows), logits_PEL)
+        return known[1][place]
 
     def _where(self, member: int) -> tuple[int, int]:
         """Number of the loop that holds a member, and its place there."""
@@ -401,16 +407,18 @@ class TrainedBracket:
 
     def keep(self, indices: Sequence[int]) -> None:
         self.members = [self.members[i] for i in indices]
-        groups, loops = [], []
-        for group, loop in zip(self.groups, self.loops, strict=True):
+        groups: list[list[int]] = []
+        loops, scored = [], {}
+        for number, (group, loop) in enumerate(zip(self.groups, self.loops, strict=True)):
             stay = [place for place, config in enumerate(group) if config in self.members]
             if len(stay) < len(group) and stay:
                 loop.keep(stay)
             if stay:
+                if len(stay) == len(group) and number in self._scored:
+                    scored[len(groups)] = self._scored[number]
                 groups.append([group[place] for place in stay])
                 loops.append(loop)
-        self.groups, self.loops = groups, loops
-        self._scored = {}
+        self.groups, self.loops, self._scored = groups, loops, scored
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         tensors: dict[str, Any] = {}

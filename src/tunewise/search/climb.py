@@ -17,10 +17,10 @@ from tunewise.methods import get_method
 from tunewise.methods.base import Context, Method, Real, default_of, proposed, settled, skip_reason
 from tunewise.methods.folded import cost_of, refit_work
 from tunewise.search.budget import Purse
-from tunewise.search.halving import expected_share
+from tunewise.search.halving import expected_looks, expected_share
 from tunewise.search.prior import Earlier, first_to_try
 from tunewise.search.space import FixedGrid, OptunaSpace
-from tunewise.search.trial import Arena, race_predictions, run_bracket
+from tunewise.search.trial import Arena, look_work, race_predictions, run_bracket
 from tunewise.seeding import derive, generator
 from tunewise.training.diagnosis import diagnose, nudge
 from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
@@ -45,6 +45,8 @@ class Rung:
     trials: list[Trial] = field(default_factory=list)
     best: Finished | None = None
     brackets: int = 0
+    searched: bool = False
+    """Whether two or more candidates beside its default were raced."""
     closed: str | None = None
     """Why nothing more is tried on it."""
 
@@ -70,6 +72,8 @@ class Climb:
     earlier: Sequence[Earlier] = ()
     """What won in other runs, to be tried first."""
     rungs: list[Rung] = field(default_factory=list)
+    waiting: list[Rung] = field(default_factory=list)
+    """Rungs whose default is tried with what the brackets of the others leave."""
 
     def run(self) -> list[Rung]:
         """Every rung with its trials; a rung that was not tried has one Unfinished trial with the reason.
@@ -80,28 +84,28 @@ class Climb:
         if self.like is not None:
             self._again(self.like)
             return self.rungs
-        waiting = []
         for name in in_turn(self.methods):
             for base in self.bases:
                 rung = Rung(method=get_method(name), base=base)
-                if self._can_wait(rung):
-                    waiting.append(rung)
+                price = self._default_price(rung)
+                if price > 0 and self.purse.beyond(ALL_DEFAULTS, price):
+                    self.waiting.append(rung)
                 else:
                     self._default(rung)
         self._brackets()
-        for rung in waiting:
-            self._default(rung)
+        while self.waiting:
+            self._default(self.waiting.pop(0))
         self._brackets()
         return self.rungs
 
-    def _can_wait(self, rung: Rung) -> bool:
-        """Whether its default would take so much that too little is left to search the rungs before it."""
+    def _default_price(self, rung: Rung) -> float:
+        """Of its default, in units of the purse; 0 where it needs no training or is skipped."""
         method, context = rung.method, self.context_of(rung.base, rung.method.name, 0)
         if not method.trained or skip_reason(method, context) is not None:
-            return False
+            return 0.0
         config = default_of(method, context)
         work = cost_of(method, context, config).work + refit_work(method, context, config)
-        return self.purse.beyond(ALL_DEFAULTS, self.purse.price(method.name, rung.base, work))
+        return self.purse.price(method.name, rung.base, work)
 
     def _brackets(self) -> None:
         """Search the open rungs, as long as there is one and its bracket fits."""
@@ -166,6 +170,7 @@ class Climb:
         self.purse.pay(method, base, sum(trial.work for trial in trials), len(configs))
         rung.trials.extend(trials)
         rung.brackets += 1
+        rung.searched = rung.searched or (halve and len(configs) > 1)
         if not any(isinstance(trial, Finished) for trial in trials):
             rung.closed = f"closed: no candidate of its last bracket finished ({_reason(trials[-1])})"
         winner = next((t for t in trials if isinstance(t, Finished) and t.folder is not None), None)
@@ -249,26 +254,35 @@ class Climb:
         gains = [
             sign * (other.best.score - first.score)
             for other in self.rungs
-            if other.best and other.brackets > 1 and isinstance(first := other.trials[0], Finished)
+            if other.best and other.searched and isinstance(first := other.trials[0], Finished)
         ]
-        untuned = max([TUNING_GAIN, *gains]) if rung.brackets < 2 else 0.0
+        untuned = 0.0 if rung.searched else max([TUNING_GAIN, *gains])
         return max(sign * score.low, sign * score.high) + untuned
 
     def _search(self, rung: Rung) -> None:
         method, base = rung.method, rung.base
         context = self.context_of(base, method.name, rung.brackets)
         hint, nudged = self._heeded(rung)
-        config = _with_epochs(default_of(method, context), hint)
-        one = self.purse.price(method.name, base, cost_of(method, context, config).work)
+        nudged = _new([settled(method, context, each) for each in nudged], rung)
+        config = settled(method, context, _with_epochs(default_of(method, context), hint))
+
+        def price(of: Any) -> float:
+            return self.purse.price(method.name, base, cost_of(method, context, of).work)
+
+        one = max(map(price, [config, *nudged]))
         refit = self.purse.price(method.name, base, refit_work(method, context, config))
+        look = self.purse.price(method.name, base, look_work(context))
+        # the first of the rungs that wait is sure of its default, and all of them of a trial
+        left = self.purse.left - (self._default_price(self.waiting[0]) if self.waiting else 0.0)
+        trials = self.purse.trials_left - len(self.waiting)
         rivals = [r for r in self.rungs if r.best and r.method.trained and r.closed is None]
-        waiting = sum(r.brackets == rung.brackets for r in rivals)
+        in_turn_now = sum(r.brackets == rung.brackets for r in rivals)
         # a fair share, but for the most promising one at least what a small race takes
-        room = max(self.purse.left / max(1, waiting), min(self.purse.left, SMALL_RACE * one / PRUDENCE + refit))
-        n = min(largest_bracket(room - refit, one), self.purse.trials_left, self._held_at_once(rung, config, context))
-        if nudged and n < 2 and one <= self.purse.left and self.purse.trials_left > 0:
+        room = max(left / max(1, in_turn_now), min(left, SMALL_RACE * one / PRUDENCE + refit))
+        n = min(largest_bracket(room - refit, one, look), trials, self._held_at_once(rung, config, context))
+        if n < 2 and nudged and trials > 0 and one + refit <= PRUDENCE * left:
             n = 1  # what the curve asks for is worth a candidate of its own
-        if n < 1 or (n < 2 and not nudged):
+        elif n < 2:
             rung.closed = "the next bracket does not fit what is left of the budget"
             self.arena.watcher.rung(method.name, base, "finished", rung.closed)
             return
@@ -340,9 +354,13 @@ def in_turn(methods: Sequence[str]) -> list[str]:
     return sorted(methods, key=lambda name: (get_method(name).trained, -get_method(name).default_share))
 
 
-def largest_bracket(room: float, one: float) -> int:
-    """Most candidates whose bracket is sized to fit this room, where one takes `one`; 0 where not even two do."""
-    return max((n for n in range(2, MAX_BRACKET + 1) if expected_share(n) * one <= PRUDENCE * room), default=0)
+def largest_bracket(room: float, one: float, look: float = 0.0) -> int:
+    """Most candidates whose bracket fits this room, where one takes `one` and a look `look`; 0 where not two do."""
+
+    def taken(n: int) -> float:
+        return expected_share(n) * one + expected_looks(n) * look
+
+    return max((n for n in range(2, MAX_BRACKET + 1) if taken(n) <= PRUDENCE * room), default=0)
 
 
 def _reason(trial: Trial) -> str:
@@ -351,4 +369,4 @@ def _reason(trial: Trial) -> str:
 
 def under_searched(rung: Rung) -> bool:
     """Whether only its default was tried although more might have changed the answer."""
-    return rung.best is not None and rung.method.trained and rung.brackets < 2
+    return rung.best is not None and rung.method.trained and not rung.searched

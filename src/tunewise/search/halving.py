@@ -1,6 +1,6 @@
 """Who goes on: a bracket shrinks by loss, but only as hard as the early order has been seen to hold.
 
-The constants were chosen on published learning curves and then replayed on others (`benchmarks/replay.py`).
+The constants were chosen on one set of published learning curves, then replayed on others (`benchmarks/replay.py`).
 """
 
 import math
@@ -113,23 +113,23 @@ def first_cut(first_PE: np.ndarray, ahead_GE: np.ndarray, *, rng: np.random.Gene
 
     Where the order held among the pilots, they and the best quarter of all; where it held in part, they and the better
     half; where it did not, losses decide nothing and the bracket runs fewer candidates in full: its first half, in the
-    order they were drawn.
+    order they were drawn. Pilots whose loss is not finite always leave.
     """
-    members = len(first_PE)
-    ahead = len(ahead_GE)
-    if members <= 2:
-        return Decision(keep=tuple(range(members)), measured=None, trust=0.0, why="too few to drop any")
+    members, ahead = len(first_PE), len(ahead_GE)
     fine = [p for p in range(ahead) if np.isfinite(ahead_GE[p]).all()]
+    going = [*fine, *range(ahead, members)]
+    if members <= 2:
+        return Decision(keep=tuple(going), measured=None, trust=0.0, why="too few to drop any")
     found = _measure(first_PE[fine], ahead_GE[fine], rng)
     held = trust([found] if found else [])
     if held < SHAKY:
-        half = range(math.ceil(members / 2))
+        half = going[: math.ceil(members / 2)]
         why = "the order did not hold, so losses decide nothing yet: the first half, as drawn, run in full"
         return Decision(keep=tuple(half), measured=found, trust=held, why=why)
     share, how, which = (4, "held", "quarter") if held >= HOLDS else (2, "held in part", "half")
-    best = _by_loss(first_PE)[: max(1, round(members / share))]
+    best = [p for p in _by_loss(first_PE) if p in going][: max(1, round(members / share))]
     why = f"the order {how} among those that went ahead, and it was not in the best {which}"
-    return Decision(keep=tuple(sorted({*best, *range(ahead)})), measured=found, trust=held, why=why)
+    return Decision(keep=tuple(sorted({*best, *fine})), measured=found, trust=held, why=why)
 
 
 def cut(
@@ -144,8 +144,8 @@ def cut(
     `measured`: what the bracket showed before. `before_PE`: the same members' losses at the fidelity before, None
     where that was measured already.
 
-    Where the order holds, the square root of their number goes on; where it holds in part, its power of 3/4; where it
-    does not, all. Members whose loss is not finite always leave.
+    Where the order holds, the square root of their number goes on; where it holds in part, its power of 3/4, half of
+    them at most; where it does not, all. Members whose loss is not finite always leave.
     """
     alive = [p for p in _by_loss(now_PE) if np.isfinite(now_PE[p]).all()]
     found = None if before_PE is None else _measure(before_PE[sorted(alive)], now_PE[sorted(alive)], rng)
@@ -153,7 +153,8 @@ def cut(
     if held >= HOLDS:
         count, why = max(1, round(len(alive) ** 0.5)), "the order held, so only the best go on"
     elif held >= SHAKY:
-        count, why = max(1, round(len(alive) ** 0.75)), "the order held in part, so the better ones go on"
+        count = max(1, min(round(len(alive) ** 0.75), math.ceil(len(alive) / 2)))
+        why = "the order held in part, so the better ones go on"
     else:
         count, why = len(alive), "the order did not hold, so all go on"
     return Decision(keep=tuple(sorted(alive[:count])), measured=found, trust=held, why=why)
@@ -182,3 +183,8 @@ def expected_share(members: int) -> float:
     first, second = FIDELITIES[:2]
     half = math.ceil(members / 2)
     return members * first + max(0, pilots(members) - half) * (second - first) + half * (1 - first)
+
+
+def expected_looks(members: int) -> int:
+    """How often a member's race rows are read at looks, over a bracket of this size where the order does not hold."""
+    return 0 if members <= 2 else members + pilots(members) + 2 * math.ceil(members / 2)

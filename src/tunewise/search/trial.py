@@ -29,6 +29,7 @@ from tunewise.search.halving import Decision, Look, Measured, decide, looks, pil
 from tunewise.search.watch import Watcher
 from tunewise.seeding import generator
 from tunewise.training.checkpoint import load_checkpoint, save_checkpoint
+from tunewise.training.rows import watched
 from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Target, Trial, Unfinished, to_plain
 
 SLICES = 40
@@ -36,6 +37,8 @@ SLICES = 40
 SLICE_SECONDS = 2.0
 """Above which the next part is made shorter, so that Ctrl-C and the clock are never far away."""
 CHECKPOINT_SECONDS = 20.0
+LOOK_ROWS = 300
+"""A look compares members on at most this many race rows, the same for all; what finishes is scored on every row."""
 
 
 class OutOfTime(Exception):
@@ -154,6 +157,12 @@ def run_bracket(
     return trials
 
 
+def look_work(context: Context) -> int:
+    """Of reading one member's answers at a look."""
+    tokens = context.race_tokens * len(context.folds)
+    return round(tokens * min(1.0, LOOK_ROWS / max(1, len(context.race))))
+
+
 @dataclass
 class _Race:
     arena: Arena
@@ -170,13 +179,17 @@ class _Race:
         self.alive = list(range(len(self.candidates)))
         self.reached = [0] * len(self.candidates)
         """Fidelity of each candidate."""
+        self.read_at = [0] * len(self.candidates)
+        """Fidelity of each candidate when its answers were read last."""
         self.measured: list[Measured] = []
         self.stages_done = 0
         self.saved_at = time.monotonic()
         # in exact shares, so that they add up to the same whatever the slices were
         self.spent = [Fraction(0)] * len(self.candidates)
         self.left: dict[int, dict[str, Any]] = {}
-        """Reason and curve of members that left the race."""
+        """Reason and curve of members that left the race, and whether they failed."""
+        self.look_work = look_work(self.context)
+        self.rows = tuple(watched([example.digest for example in self.context.race], LOOK_ROWS))
 
     def run(self, configs: Sequence[Any], *, halve: bool) -> list[Trial]:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -212,6 +225,7 @@ class _Race:
         self.stages_done, self.work, self.seconds = int(meta["stages_done"]), int(meta["work"]), float(meta["seconds"])
         self.spent = [Fraction(part) for part in meta["spent"]]
         self.reached = [int(fidelity) for fidelity in meta["reached"]]
+        self.read_at = [int(fidelity) for fidelity in meta["read_at"]]
         self.measured = [Measured(**each) for each in meta["measured"]]
         self.left = {int(member): gone for member, gone in meta["left"].items()}
 
@@ -219,13 +233,14 @@ class _Race:
         """To the horizon, by way of the looks at which members leave."""
         started = time.monotonic() - self.seconds
         for number, (mark, look) in enumerate(looks(len(self.candidates), bracket.horizon) if halve else ()):
-            if number < self.stages_done:
+            if number < self.stages_done or not self.alive:
                 continue
             ahead = pilots(bracket.size) if look == "pilots" else bracket.size
             self._to(bracket, mark, range(ahead), started)
             self._shrink(bracket, number, look)
             self.stages_done = number + 1
-        self._to(bracket, bracket.horizon, range(bracket.size), started)
+        if self.alive:
+            self._to(bracket, bracket.horizon, range(bracket.size), started)
 
     def _to(self, bracket: Bracket, target: int, members: range, started: float) -> None:
         """Bring these members to the target, in slices."""
@@ -273,14 +288,16 @@ class _Race:
             "work": self.work,
             "spent": [str(part) for part in self.spent],
             "reached": self.reached,
+            "read_at": self.read_at,
             "measured": to_plain(self.measured),
             "left": self.left,
             "seconds": time.monotonic() - started,
         }
-        save_checkpoint(self.folder / "checkpoints", bracket.fidelity, tensors, own)
+        save_checkpoint(self.folder / "checkpoints", sum(self.reached), tensors, own)  # a number that always grows
 
     def _shrink(self, bracket: Bracket, number: int, look: Look) -> None:
         now_PE = self._scaled(bracket)
+        self._charge_look()
         path = self.folder / "losses-before.npy"
 
         def choose() -> dict[str, Any]:
@@ -301,17 +318,28 @@ class _Race:
             if member not in decision.keep:
                 share = self.reached[self.alive[member]] / bracket.horizon
                 order = f" (trust in the order {decision.trust:.2f})" if self.measured else ""
+                why = f"left the race at {share:.0%} of its horizon: {decision.why}{order}"
+                failed = bracket.failure(member)
                 self.left[self.alive[member]] = {
-                    "reason": f"left the race at {share:.0%} of its horizon: {decision.why}{order}",
+                    "failed": failed is not None,
+                    "reason": why if failed is None else failed,
                     "curve": to_plain(bracket.curve(member)),
                 }
-        if len(decision.keep) < len(self.alive):
+        if decision.keep and len(decision.keep) < len(self.alive):
             bracket.keep(decision.keep)
-            self.alive = [self.alive[i] for i in decision.keep]
+        self.alive = [self.alive[i] for i in decision.keep]
+
+    def _charge_look(self) -> None:
+        """To those whose answers were read: who has not moved since the last look is not read again."""
+        for candidate in self.alive:
+            if self.read_at[candidate] != self.reached[candidate]:
+                self.read_at[candidate] = self.reached[candidate]
+                self.work += self.look_work
+                self.spent[candidate] += self.look_work
 
     def _scaled(self, bracket: Bracket) -> np.ndarray:
-        """Temperature-scaled losses on race, [members, examples], class-balanced where the metric is."""
-        return np.stack([self._member_losses(row) for row in bracket.predictions()])
+        """Temperature-scaled losses on the rows of a look, [members, rows], class-balanced where the metric is."""
+        return np.stack([self._member_losses(row, self.rows) for row in bracket.predictions(self.rows)])
 
     def _failed(self, bracket: Bracket, member: int, score: float, loss: float) -> str | None:
         """Why a member that reached its horizon has no usable result, or None."""
@@ -319,13 +347,14 @@ class _Race:
             return reason
         return None if np.isfinite([score, loss]).all() else "its score or loss on dev is not finite"
 
-    def _member_losses(self, predictions: Sequence[Prediction]) -> np.ndarray:
+    def _member_losses(self, predictions: Sequence[Prediction], rows: Sequence[int] | None = None) -> np.ndarray:
+        race = self.context.race if rows is None else [self.context.race[row] for row in rows]
         if not predictions:  # it diverged
-            return np.full(len(self.context.race), np.inf)
+            return np.full(len(race), np.inf)
         if self.context.several:
             share_EL = probabilities(predictions, self.context.labels)
-            return label_losses(share_EL, self.context.wanted(self.context.race))
-        target_E = self.context.target_indices(self.context.race)
+            return label_losses(share_EL, self.context.wanted(race))
+        target_E = self.context.target_indices(race)
         log_EL = log_probabilities(predictions, self.context.labels)
         balanced = METRICS.get(self.arena.task.metric).weighs_labels_equally
         scaled_E = scaled_losses(log_EL, target_E, temperature(log_EL, target_E, balanced=balanced))
@@ -338,7 +367,7 @@ class _Race:
     def _measure(self, bracket: Bracket) -> list[Trial]:
         metric = METRICS.get(self.arena.task.metric)
         n = len(self.context.labels)
-        predictions = bracket.predictions()
+        predictions = bracket.predictions() if self.alive else []
         thresholds: list[Thresholds] = [None] * len(predictions)
         if self.context.several:
             thresholds = [self._thresholds(row) for row in predictions]
@@ -368,7 +397,7 @@ class _Race:
                 trials.append(
                     Unfinished(
                         candidate=candidate,
-                        status=Status.OUT_OF_BUDGET,
+                        status=Status.FAILED if gone["failed"] else Status.OUT_OF_BUDGET,
                         reason=gone["reason"],
                         work=int(self.spent[member]),
                         curve=_curve(gone["curve"]),

@@ -339,5 +339,8 @@ def finish_seconds(session: Session) -> float:
             1, len(session.folds[0].train) + len(session.folds[0].race)
         )
         reading = ADAPTED * to_read * per_row * session.speeds[f"forward {base}"].seconds_per_work
-        total += reading * sum(get_method(name).trained for name in session.methods)
+        for name in session.methods:
+            method = get_method(name)
+            if method.trained and skip_reason(method, session.context(base, name, 0)) is None:
+                total += reading
     return total

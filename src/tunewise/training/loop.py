@@ -283,9 +283,14 @@ class Loop:
                 logits_AEL[:, run] = self.population.logits(self._batch(rows, run), members, None).double().cpu()
         return logits_AEL
 
+    @property
+    def remembers(self) -> bool:
+        """Whether every member was evaluated, so that its logits on the race rows cost nothing."""
+        return all(member.best_step >= 0 for member in self.members)
+
     def best_logits(self, tokens: Tokens | None = None) -> Tensor:
         """Logits [P, E, L] of every member at its best step: on the race rows (remembered), or on other rows."""
-        if tokens is None and all(member.best_step >= 0 for member in self.members):
+        if tokens is None and self.remembers:
             return self.best_logits_PEL
         with self._best_weights():
             return self.score(self.race.tokens if tokens is None else tokens, range(self.size))

@@ -1,11 +1,13 @@
 """What the climb does with what it has seen: order of trying, room of brackets, advice from curves."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.lora import LoraConfig
+from tunewise.search.budget import SEARCH_SHARE, Purse
 from tunewise.search.climb import Climb, Rung, in_turn, largest_bracket
 from tunewise.search.halving import expected_share
 from tunewise.types import Candidate, Curve, Finished, to_plain
@@ -85,3 +87,44 @@ def test_a_bracket_is_as_large_as_its_room_allows() -> None:
     assert largest_bracket(0.5, 1.0) == 0
     assert largest_bracket(1e9, 1.0) == 16
     assert largest_bracket(expected_share(3) / 0.85, 1.0) == 3
+
+
+@dataclass
+class Told(Climb):
+    """Notes what is tried in which order; every default costs as much."""
+
+    events: list[str] = field(default_factory=list)
+
+    def _default_price(self, rung: Rung) -> float:
+        return 20.0 if rung.method.trained else 0.0
+
+    def _default(self, rung: Rung) -> None:
+        self.events.append(rung.method.name)
+        self.purse.pay(rung.method.name, "b", self._default_price(rung), 1)
+
+    def _brackets(self) -> None:
+        self.events.append(f"brackets, {len(self.waiting)} waiting")
+
+
+def told(total: int | None, trials: int | None = None) -> list[str]:
+    methods = ["majority", "contrastive", "bitfit", "lora", "full"]
+    purse = Purse(total=total, trials=trials, rates={})
+    climb = Told(None, purse, None, ["b"], methods)  # type: ignore[arg-type]
+    climb.run()
+    return climb.events
+
+
+def test_rungs_beyond_half_of_the_search_wait_for_what_brackets_leave() -> None:
+    total = round(100 / SEARCH_SHARE)
+    assert told(total) == [
+        "majority", "full", "lora", "brackets, 2 waiting", "contrastive", "bitfit", "brackets, 0 waiting",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("total", [10**6, None])
+def test_where_defaults_are_cheap_nobody_waits(total: int | None) -> None:
+    assert told(total)[:5] == ["majority", "full", "lora", "contrastive", "bitfit"]
+
+
+def test_looks_are_paid_for() -> None:
+    assert largest_bracket(2 * expected_share(8), 1.0) > largest_bracket(2 * expected_share(8), 1.0, look=0.3) > 2

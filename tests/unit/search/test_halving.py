@@ -73,6 +73,15 @@ def test_a_member_that_diverged_leaves_at_any_look() -> None:
     assert cut(None, now, (), rng=rng()).keep == (0, 2)
 
 
+def test_pilots_that_diverged_leave_and_do_not_take_the_place_of_others() -> None:
+    first, ahead = losses(MEANS[:8], 1), losses(MEANS[:8], 2)
+    ahead[[0, 1, 2, 3, 6, 7]] = np.inf
+    assert first_cut(first, ahead, rng=rng()).keep == (4, 5)
+    held = losses(MEANS, 2)[:12]
+    held[1] = np.inf
+    assert first_cut(losses(MEANS, 1), held, rng=rng()).keep == (0, *range(2, 12), 13)
+
+
 def test_two_members_are_never_halved_without_evidence() -> None:
     assert cut(losses([0.9, 0.1], 1), losses([0.9, 0.1], 2), (), rng=rng()).keep == (0, 1)
     assert first_cut(losses([0.9, 0.1], 1), losses([0.9, 0.1], 2), rng=rng()).keep == (0, 1)

@@ -1,5 +1,6 @@
 """A bracket ends in trials: measured, or with the reason why not; what is in the ledger is not done again."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from tunewise.types import Curve, Example, Finished, Prediction, Status
 
 LABELS = ("no", "yes")
 RACE = tuple(Example(id=str(i), fields={"text": f"t{i}"}, target=LABELS[i % 2]) for i in range(40))
+
+SIXTEEN = (0.5, 0.52, 0.54, 0.56, 0.58, 0.6, 0.62, 0.64, 0.66, 0.68, 0.7, 0.72, 0.3, 0.35, 0.95, 0.4)
+"""Skills: a race where the best was drawn late."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +61,17 @@ class FakeBracket:
             self.reached[member] = fidelity
         return work
 
-    def predictions(self) -> list[list[Prediction]]:
-        rows: list[list[Prediction]] = []
+    def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
+        found: list[list[Prediction]] = []
         for config in self.configs:
             rng = np.random.default_rng(0)
-            rows.append([])
-            for example in () if config.diverges else RACE:
+            found.append([])
+            for example in () if config.diverges else [RACE[row] for row in rows or range(len(RACE))]:
                 share = float(np.clip(config.skill + rng.normal(0, 0.2), 0.01, 0.99))
                 wrong = LABELS[example.target == "no"]
                 scores = {str(example.target): share, wrong: 1 - share}
-                rows[-1].append(Prediction(text=max(scores, key=scores.__getitem__), scores=scores))
-        return rows
+                found[-1].append(Prediction(text=max(scores, key=scores.__getitem__), scores=scores))
+        return found
 
     def failure(self, member: int) -> str | None:
         return "its loss became infinite at step 3" if self.configs[member].diverges else None
@@ -76,7 +80,11 @@ class FakeBracket:
         self.configs, self.reached = ([own[i] for i in indices] for own in (self.configs, self.reached))
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {}, {}
+        return {}, {"skills": [config.skill for config in self.configs], "reached": self.reached}
+
+    def restore(self, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
+        self.configs = [FakeConfig(skill=skill) for skill in meta["skills"]]
+        self.reached = list(meta["reached"])
 
     def curve(self, member: int) -> Curve:
         return Curve(dev_steps=(1,), dev_losses=(0.5,))
@@ -158,8 +166,7 @@ def test_losers_leave_the_race_where_the_order_holds(arena: Arena, context: Cont
 
 def test_a_few_go_ahead_and_the_rest_follow_only_where_they_promise_something(arena: Arena, context: Context) -> None:
     method = FakeMethod()
-    skills = (0.5, 0.52, 0.54, 0.56, 0.58, 0.6, 0.62, 0.64, 0.66, 0.68, 0.7, 0.72, 0.3, 0.35, 0.95, 0.4)
-    trials = run_bracket(arena, method, context, [FakeConfig(skill=s) for s in skills], name="b", halve=True)
+    trials = run_bracket(arena, method, context, [FakeConfig(skill=s) for s in SIXTEEN], name="b", halve=True)
     # everyone to the first mark, twelve of them to the second; of the rest the best one follows; the four best go on
     assert method.opened[0].advanced[:4] == [16, 12, 1, 4]
     assert [place for place, trial in enumerate(trials) if trial.status is Status.FINISHED] == [14]
@@ -168,6 +175,45 @@ def test_a_few_go_ahead_and_the_rest_follow_only_where_they_promise_something(ar
     assert behind.work == 10
     assert trials[0].work == 20
     assert sum(trial.work for trial in trials) == 10 * (16 + 13 + 4 * 2 + 2 * 6 + 6)
+
+
+def test_a_race_that_is_interrupted_at_every_slice_ends_as_an_undisturbed_one(
+    tmp_path: Path, arena: Arena, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = dataclasses.replace(context, race_tokens=40)
+    configs = [FakeConfig(skill=skill) for skill in SIXTEEN]
+    whole = run_bracket(arena, FakeMethod(), context, configs, name="b", halve=True)
+    with Run.create(tmp_path / "again") as run:
+        sittings, trials = 0, None
+        while trials is None:
+            sittings += 1
+            checks = iter([False, True])  # one slice a sitting
+            again = dataclasses.replace(arena, run=run, stopper=Stopper(Clock(), float("inf")))
+            monkeypatch.setattr(Stopper, "check", lambda self, left=checks: _stop_at(next(left, True)))
+            with contextlib.suppress(EndedEarly):
+                trials = run_bracket(again, FakeMethod(), context, configs, name="b", halve=True)
+    assert sittings > 8
+    assert [(t.status, t.work) for t in trials] == [(t.status, t.work) for t in whole]
+    assert [getattr(t, "reason", None) for t in trials] == [getattr(t, "reason", None) for t in whole]
+
+
+def _stop_at(now: bool) -> None:
+    if now:
+        raise EndedEarly("interrupted")
+
+
+def test_where_every_member_diverges_all_fail_with_their_own_reason(arena: Arena, context: Context) -> None:
+    configs = [FakeConfig(diverges=True, skill=0.5 + i / 100) for i in range(5)]
+    trials = run_bracket(arena, FakeMethod(), context, configs, name="b", halve=True)
+    assert {trial.status for trial in trials} == {Status.FAILED}
+    assert {trial.reason for trial in trials} == {"its loss became infinite at step 3"}  # type: ignore[union-attr]
+
+
+def test_looks_are_charged_to_whose_answers_were_read(arena: Arena, context: Context) -> None:
+    context = dataclasses.replace(context, race_tokens=40)
+    trials = run_bracket(arena, FakeMethod(), context, [FakeConfig(skill=s) for s in SIXTEEN], name="b", halve=True)
+    assert trials[12].work == 10 + 40, "to the first mark, and one look"
+    assert trials[0].work == 20 + 2 * 40, "to the second, and two"
 
 
 def test_a_member_that_diverged_fails_and_the_others_go_on(arena: Arena, context: Context) -> None:
