@@ -129,7 +129,9 @@ def pruned(curves: Curves, subset: np.ndarray, pruner: Callable[[], Any]) -> Out
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(pruner=pruner(), sampler=optuna.samplers.RandomSampler(seed=0))
+    study = optuna.create_study(
+        study_name="replay", pruner=pruner(), sampler=optuna.samplers.RandomSampler(seed=0)
+    )  # Hyperband draws by the name
     steps, finished, last = 0, [], {}
     for member in map(int, subset):
         trial = study.ask()
@@ -198,10 +200,22 @@ def against_optuna(curves: Curves, size: int, seed: int) -> dict[str, Any]:
     others = {
         name: described([pruned(curves, subset, pruner) for subset in subsets]) for name, pruner in peers().items()
     }
-    as_good = {name: row["cost"] for name, row in others.items() if row["regret"] <= ours["regret"]}
-    best = min(as_good, key=as_good.__getitem__) if as_good else None
-    ratio = None if best is None else as_good[best] / ours["cost"]
-    return {"race": ours, "optuna": others, "cheapest_as_good": best, "times_cheaper": ratio}
+    at_equal_regret = cost_at(ours["regret"], [(row["regret"], row["cost"]) for row in others.values()])
+    ratio = None if at_equal_regret is None else at_equal_regret / ours["cost"]
+    return {"race": ours, "optuna": others, "optuna_cost_at_equal_regret": at_equal_regret, "times_cheaper": ratio}
+
+
+def cost_at(regret: float, settings: Sequence[tuple[float, float]]) -> float | None:
+    """What a peer's best settings cost at this regret: on the lower convex hull of their (regret, cost), or None."""
+    points = sorted(settings)
+    costs = [
+        a[1] + (b[1] - a[1]) * (regret - a[0]) / (b[0] - a[0])
+        for i, a in enumerate(points)
+        for b in points[i + 1 :]
+        if a[0] <= regret < b[0]
+    ]
+    costs += [cost for known, cost in points if known <= regret]
+    return min(costs, default=None)
 
 
 def main() -> None:

@@ -169,13 +169,14 @@ def replay_lines() -> list[str]:
     row, rivals = found["sets"]["published, 32 candidates"], found["against_optuna"]
     lines = [
         "",
-        f"A race of 32 candidates, replayed on 63 published learning curves, costs {row['race']['cost']:.1f} full runs "
-        f"at a mean regret of {row['race']['regret']:.2f} points; random search of that cost has "
-        f"{row['random']['regret']:.1f}.",
+        f"A race of 32 candidates, replayed on the 63 published learning curves on which its constants were chosen, "
+        f"costs {row['race']['cost']:.1f} full runs at a mean regret of {row['race']['regret']:.2f} points; random "
+        f"search of that cost has {row['random']['regret']:.1f}.",
     ]
     if rivals["times_cheaper"] is not None:
         lines[-1] += (
-            f" Optuna's cheapest pruner setting with no more regret costs {rivals['times_cheaper']:.2f} times as much."
+            f" Optuna's pruners cost {rivals['times_cheaper']:.2f} times as much at equal regret (between their best "
+            "settings)."
         )
     return lines
 
@@ -197,6 +198,11 @@ def speed_table() -> list[str]:
             peer = {"trainer": "Trainer + PEFT, one after another", "trainer tuned": "the same, tuned"}[side]
             seed = path.stem.rsplit("-", 1)[1]
             lines.append(f"| a choice among 16 `lora` candidates, 1,000 rows, seed {seed} | {peer} | {ratio:.1f} |")
+    found = read("stack")
+    if found is not None:
+        for row in found:
+            what = f"a step of {row['members']} `lora` candidates, {row['tokens_of_a_member']} tokens each"
+            lines.append(f"| {what} | the same one by one | {row['ratio_by_the_rule']:.2f} ({row['rule']}) |")
     found = read("features")
     if found is not None:
         for side, ratio in found["ratio"].items():

@@ -10,6 +10,9 @@ are the same on all sides (`EPOCHS`).
   TPE with the median pruner (Optuna's defaults), dev accuracy after every pass; tuned as Trainer's documents advise
   (bf16, batches grouped by length).
 
+`track` is the seconds after each finished trial and the best dev accuracy until then, so that a peer that was as good
+early can be read as such.
+
 One file per set, seed and side in `results/whole/`; finished ones are kept. Machines are shared, so the sides of a cell
 should run in one go.
 
@@ -105,6 +108,8 @@ def grid(name: str, seed: int, folder: Path) -> dict[str, Any]:
     tokens = base.encode([example.texts for example in data.train], "keep_start").tokens
     best: tuple[float, Any, str] = (-1.0, None, "")
     count = 0
+    track: list[tuple[float, float]] = []
+    features = FeatureStore(base, "keep_start", (*data.train, *data.dev), None)
     for rung in LADDER:
         method = get_method(rung)
         context = Context(
@@ -112,7 +117,7 @@ def grid(name: str, seed: int, folder: Path) -> dict[str, Any]:
             labels=data.labels,
             base=base,
             folds=(Fold(train=data.train, race=data.dev),),
-            features=FeatureStore(base, "keep_start", (*data.train, *data.dev), None),
+            features=features,
             work=10**15,
             seed=seed,
             train_tokens=tokens,
@@ -128,12 +133,13 @@ def grid(name: str, seed: int, folder: Path) -> dict[str, Any]:
             score = float(np.mean([a.text == e.target for a, e in zip(said, data.dev, strict=True)])) if said else 0.0
             if score > best[0]:
                 best = (score, bracket.predictor(0), rung)
+            track.append((time.perf_counter() - started, best[0]))
             bracket.close()
     seconds = time.perf_counter() - started
     held_out = data.held_out.open()
     answers = best[1].predict(held_out)
     accuracy = float(np.mean([a.text == e.target for a, e in zip(answers, held_out, strict=True)]))
-    return {"seconds": seconds, "test_accuracy": accuracy, "chosen": best[2], "trials": count}
+    return {"seconds": seconds, "test_accuracy": accuracy, "chosen": best[2], "trials": count, "track": track}
 
 
 def optuna_trainer(name: str, seed: int, folder: Path) -> dict[str, Any]:
@@ -163,6 +169,7 @@ def optuna_trainer(name: str, seed: int, folder: Path) -> dict[str, Any]:
     started = time.perf_counter()
     train, dev = tokenized("train"), tokenized("dev")
     best: dict[str, Any] = {"score": -1.0}
+    track: list[tuple[float, float]] = []
 
     class Report(transformers.TrainerCallback):  # type: ignore[misc]
         def __init__(self, trial: Any) -> None:
@@ -218,6 +225,7 @@ def optuna_trainer(name: str, seed: int, folder: Path) -> dict[str, Any]:
         score = next(e["eval_accuracy"] for e in reversed(trainer.state.log_history) if "eval_accuracy" in e)
         if score > best["score"]:
             best.update(score=score, trainer=trainer, method=method)
+        track.append((time.perf_counter() - started, best["score"]))
         return score
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
@@ -231,6 +239,7 @@ def optuna_trainer(name: str, seed: int, folder: Path) -> dict[str, Any]:
         "chosen": best["method"],
         "trials": TRIALS,
         "pruned": pruned,
+        "track": track,
     }
 
 
