@@ -1,9 +1,10 @@
 """The contrastive rung against SetFit: the same base, the same rows, accuracy on the same test rows, and time.
 
 Ten draws of 8 rows a label from three sets, three draws of 64 rows a label from two; each side in a process of its
-own, in turn, two threads each. Ours runs at its default config; SetFit at its defaults (all pairs, oversampled, one
-epoch) and tuned as its documents advise (`num_iterations=20`). Time is from texts to a fitted head, without imports
-and loading; neither side looks at dev. One result file per cell, finished ones are kept.
+own, in turn, with as many threads (`TUNEWISE_BENCH_THREADS`, two). Ours runs at its default config; SetFit at its
+defaults (all pairs, oversampled, one epoch) and tuned as its documents advise (`num_iterations=20`). Time is from texts
+to a fitted head, without imports and loading; neither side looks at dev. One result file per cell, finished ones are
+kept.
 
 SetFit must import beside this project's transformers: `pip install setfit==1.2.0`, or, in an environment of its own,
 name that one's interpreter in `SETFIT_PYTHON`; it needs this project's dependencies too.
@@ -33,7 +34,7 @@ CELLS = (
 )
 SIDES = ("tunewise", "setfit", "setfit tuned")
 TEST_ROWS = 1000
-THREADS = 2
+THREADS = int(os.environ.get("TUNEWISE_BENCH_THREADS", "2"))
 RESULTS = Path(__file__).parent / "results" / "contrastive"
 
 

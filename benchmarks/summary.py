@@ -28,7 +28,7 @@ def ladder_table() -> list[str]:
     rungs = list(dict.fromkeys(row["method"] for verdict in verdicts.values() for row in verdict["rungs"]))
     lines = [
         "Held-out accuracy in % on the data sets' own test parts, `bundled:minilm`, seed 0; the chosen rung is bold, "
-        "`*` marks rungs that were not searched beyond their default.",
+        "`*` marks rungs that were not searched beyond their default, - those that did not fit the budget.",
         "",
         "| data (train / held_out) | " + " | ".join(f"`{rung}`" for rung in rungs) + " | budget, taken |",
         "|---|" + "---|" * (len(rungs) + 1),
@@ -42,7 +42,7 @@ def ladder_table() -> list[str]:
                 continue
             row = rows[rung]
             score = row["held_out"]
-            text = row["status"].replace("_", " ") if score is None else f"{100 * score['score']:.1f}"
+            text = "-" if score is None else f"{100 * score['score']:.1f}"
             text += "*" if row["under_searched"] else ""
             cells.append(f"**{text}**" if rung == verdict["chosen"]["method"] else text)
         asked, spent = verdict["budget"]["asked"]["minutes"], verdict["budget"]["spent"]["minutes"]

@@ -25,12 +25,15 @@ def test_a_run_leaves_all_it_promises_and_says_the_same_twice(desk: Path) -> Non
     assert verdict.keys() >= KEYS
     assert [row["method"] for row in verdict["rungs"]] == list(LADDER)
     assert all(row.keys() >= ROW_KEYS for row in verdict["rungs"])
-    assert all(row["status"] == "finished" for row in verdict["rungs"]), verdict["rungs"]
+    status = {row["method"]: row["status"] for row in verdict["rungs"]}
+    assert {name for name, is_ in status.items() if is_ == "finished"} >= {"majority", "linear_probe", "lora", "full"}
+    late = [row for row in verdict["rungs"] if row["status"] != "finished"]
+    assert all(row["status"] == "out_of_budget" and "give a larger budget" in row["reason"] for row in late), late
     assert verdict["held_out_openings"] == {"this_run": 1, "all_runs": 1}
     assert verdict["words"] in first.stdout
     for name in ("report.html", "task.yaml", "curves.json", "predictions.parquet", "bundle/manifest.json"):
         assert (desk / "a" / name).is_file(), name
-    best = [row for row in verdict["rungs"] if row["vs_best"]["difference"] == 0]
+    best = [row for row in verdict["rungs"] if row["vs_best"] and row["vs_best"]["difference"] == 0]
     assert best, "the best rung differs from itself"
     floor = verdict["rungs"][0]["held_out"]["score"]
     chosen = next(row for row in verdict["rungs"] if row["method"] == verdict["chosen"]["method"])

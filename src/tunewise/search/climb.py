@@ -107,6 +107,16 @@ class Climb:
         work = cost_of(method, context, config).work + refit_work(method, context, config)
         return self.purse.price(method.name, rung.base, work)
 
+    def _reserve(self) -> float:
+        """Kept back for rungs that wait: the first is sure of its default, others within a third of what is left."""
+        kept = 0.0
+        for rung in self.waiting:
+            price = self._default_price(rung)
+            if kept and kept + price > self.purse.left / 3:
+                break
+            kept += price
+        return kept
+
     def _brackets(self) -> None:
         """Search the open rungs, as long as there is one and its bracket fits."""
         place = {name: i for i, name in enumerate(self.methods)}
@@ -272,8 +282,7 @@ class Climb:
         one = max(map(price, [config, *nudged]))
         refit = self.purse.price(method.name, base, refit_work(method, context, config))
         look = self.purse.price(method.name, base, look_work(context))
-        # the first of the rungs that wait is sure of its default, and all of them of a trial
-        left = self.purse.left - (self._default_price(self.waiting[0]) if self.waiting else 0.0)
+        left = self.purse.left - self._reserve()
         trials = self.purse.trials_left - len(self.waiting)
         rivals = [r for r in self.rungs if r.best and r.method.trained and r.closed is None]
         in_turn_now = sum(r.brackets == rung.brackets for r in rivals)
