@@ -1,6 +1,6 @@
 """LoRA candidates in one stack against the same one by one: seconds of a step, at several sizes of a step.
 
-MiniLM, rank 8, texts of one length each; both layouts of one bracket advance in turn, five times, medians are taken.
+MiniLM, rank 8, texts of one length each; both layouts of one bracket advance in turn, three times, medians are taken.
 The third figure is what the rule makes of it that every bracket applies when it is opened (`choose_population`): it
 measures a step of both and stacks only where that is no slower.
 
@@ -24,7 +24,7 @@ from tunewise.types import Example
 CELLS = ((16, 1, 8), (8, 2, 8), (16, 2, 8), (8, 4, 16), (8, 8, 16), (8, 32, 16), (8, 32, 32))
 """Members, rows of a member's batch, tokens of a row."""
 RATES = (1e-3, 2e-3)
-REPEATS = 5
+REPEATS = 3
 LABELS = ("no", "yes")
 
 
@@ -53,7 +53,7 @@ def cell(members: int, batch: int, length: int) -> dict[str, Any]:
     brackets = {
         name: Lora().open(dataclasses.replace(context, layout=layout), configs) for name, layout in layouts.items()
     }
-    steps = max(2, 128 // (batch * length // 8))
+    steps = max(2, 24 // (batch * length // 8))
     seconds: dict[str, list[float]] = {name: [] for name in layouts}
     for repeat in range(REPEATS + 1):
         for name, bracket in brackets.items():
@@ -76,14 +76,17 @@ def cell(members: int, batch: int, length: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    found = [cell(*each) for each in CELLS]
-    path = Path(__file__).parent / "results" / "stack.json"
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    for row in found:
+    found = []
+    for each in CELLS:
+        row = cell(*each)
+        found.append(row)
         print(
             f"{row['members']} members, {row['tokens_of_a_member']} tokens each: stacked {row['ratio']:.2f} times, "
-            f"by the rule ({row['rule']}) {row['ratio_by_the_rule']:.2f}"
+            f"by the rule ({row['rule']}) {row['ratio_by_the_rule']:.2f}",
+            flush=True,
         )
+    path = Path(__file__).parent / "results" / "stack.json"
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
