@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from train_step import BATCH, EPOCHS, LABELS, Peer, rows, sample
+from train_step import BATCH, EPOCHS, LABELS, Peer, peer_arguments, rows, sample
 
 CANDIDATES, ROWS = 16, 1000
 SIDES = ("tunewise", "trainer", "trainer tuned")
@@ -144,7 +144,6 @@ def theirs(seed: int, *, tuned: bool) -> dict[str, Any]:
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(describe_base("bundled:minilm").path)
     whole = parts(seed)
-    options: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"} if tuned else {}
 
     def tokenized(name: str) -> Any:
         texts, targets = whole[name]
@@ -165,21 +164,8 @@ def theirs(seed: int, *, tuned: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         for each in candidates(seed):
             transformers.set_seed(seed)
-            arguments = transformers.TrainingArguments(
-                output_dir=scratch,
-                num_train_epochs=EPOCHS,
-                per_device_train_batch_size=BATCH,
-                per_device_eval_batch_size=BATCH,
-                learning_rate=each["learning_rate"],
-                weight_decay=0.01,
-                warmup_steps=0.1,
-                use_cpu=True,
-                report_to="none",
-                save_strategy="no",
-                remove_unused_columns=False,
-                disable_tqdm=True,
-                seed=seed,
-                **options,
+            arguments = peer_arguments(
+                scratch, epochs=EPOCHS, batch_size=BATCH, rate=each["learning_rate"], seed=seed, tuned=tuned
             )
             trainer = transformers.Trainer(
                 model=Peer("lora", rank=each["rank"], dropout=each["dropout"]),

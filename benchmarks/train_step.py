@@ -131,6 +131,32 @@ class Peer(torch.nn.Module):
         return {"loss": loss, "logits": logits_BL}
 
 
+def peer_arguments(
+    folder: str, *, epochs: float, batch_size: int, rate: float, seed: int, tuned: bool, **more: Any
+) -> Any:
+    """TrainingArguments of the peer: its defaults, or tuned as its documents advise for such a machine."""
+    import transformers
+
+    options: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"} if tuned else {}
+    return transformers.TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=32,
+        learning_rate=rate,
+        weight_decay=0.01,
+        warmup_steps=0.1,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        seed=seed,
+        **options,
+        **more,
+    )
+
+
 def trainer(method: str, seed: int, *, tuned: bool) -> dict[str, Any]:
     import datasets
     import transformers
@@ -151,27 +177,11 @@ def trainer(method: str, seed: int, *, tuned: bool) -> dict[str, Any]:
             lambda batch: tokenizer(batch["text"], truncation=True, max_length=256), batched=True, remove_columns="text"
         )
 
-    options: dict[str, Any] = {"bf16": True, "train_sampling_strategy": "group_by_length"} if tuned else {}
     import tempfile
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = transformers.TrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=EPOCHS,
-            per_device_train_batch_size=BATCH,
-            per_device_eval_batch_size=BATCH,
-            learning_rate=RATE[method],
-            weight_decay=0.01,
-            warmup_steps=0.1,
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            seed=seed,
-            **options,
-        )
+        arguments = peer_arguments(scratch, epochs=EPOCHS, batch_size=BATCH, rate=RATE[method], seed=seed, tuned=tuned)
         peer = transformers.Trainer(
             model=model,
             args=arguments,

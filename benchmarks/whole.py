@@ -146,7 +146,7 @@ def optuna_trainer(name: str, seed: int, folder: Path) -> dict[str, Any]:
     import datasets
     import optuna
     import transformers
-    from train_step import Peer
+    from train_step import Peer, peer_arguments
 
     from tunewise.models.load import describe_base
 
@@ -171,7 +171,7 @@ def optuna_trainer(name: str, seed: int, folder: Path) -> dict[str, Any]:
     best: dict[str, Any] = {"score": -1.0}
     track: list[tuple[float, float]] = []
 
-    class Report(transformers.TrainerCallback):  # type: ignore[misc]
+    class Report(transformers.TrainerCallback):
         def __init__(self, trial: Any) -> None:
             self.trial, self.pruned = trial, False
 
@@ -190,23 +190,14 @@ def optuna_trainer(name: str, seed: int, folder: Path) -> dict[str, Any]:
             kind["rank"] = trial.suggest_categorical("rank", [8, 16, 32])
             kind["dropout"] = trial.suggest_categorical("dropout", [0.0, 0.1])
         transformers.set_seed(seed)
-        arguments = transformers.TrainingArguments(
-            output_dir=str(folder / "trainer"),
-            num_train_epochs=EPOCHS[method],
-            per_device_train_batch_size=batch,
-            per_device_eval_batch_size=32,
-            learning_rate=rate,
-            weight_decay=0.01,
-            warmup_steps=0.1,
-            eval_strategy="epoch",
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
-            remove_unused_columns=False,
-            disable_tqdm=True,
+        arguments = peer_arguments(
+            str(folder / "trainer"),
+            epochs=EPOCHS[method],
+            batch_size=batch,
+            rate=rate,
             seed=seed,
-            bf16=True,
-            train_sampling_strategy="group_by_length",
+            tuned=True,
+            eval_strategy="epoch",
         )
         report = Report(trial)
         trainer = transformers.Trainer(
