@@ -59,6 +59,7 @@ def cell(name: str, shots: int, seed: int) -> tuple[list[dict[str, str]], list[d
 
 
 def ours(name: str, shots: int, seed: int) -> dict[str, Any]:
+    import sklearn.linear_model  # noqa: F401 - the head's, which the peer imports before the clock too
     import torch
 
     from tunewise.config import Budget, DataConfig, Task

@@ -31,10 +31,17 @@ from tunewise.training.stopping import evaluation_steps
 from tunewise.training.whole import FullPopulation
 from tunewise.types import Cost
 
-LEAST_STEPS, MOST_STEPS = 20, 400
+LEAST_STEPS, MOST_STEPS = 6, 400
 """Optimiser steps of the default: with few rows, and at most, however many rows there are."""
 PASSES = 8
 """Passes of the default over train, between those bounds."""
+LONG = 32
+"""Steps from which on a run takes the plain rate; a quarter of them take twice as much.
+
+Measured on train and dev parts, accuracy over the same draws. With 8 rows a label: SST-2, five draws, 6 steps at 1e-4
+64.6, 8 at 5e-5 64.4 (16 and 32 steps were no better on three); AG News, three draws, 4 steps at 1e-4 81.9, 8 at 5e-5
+81.7. With 64: SST-2, two draws, 40 steps at 5e-5 80.8, 12 steps 77.8.
+"""
 EVALUATIONS = 4
 _OF_NO_USE = {"label_smoothing": 0.0, "consistency": 0.0, "class_weights": "none", "head_init": "probe"}
 """Settings of other trained rungs that pairs have no use for, and the value each must keep."""
@@ -47,7 +54,7 @@ class ContrastiveConfig(TrainedConfig):
     rung: ClassVar[str] = "contrastive"
 
     learning_rate: float = 5e-5
-    """Steps hold many pairs, so that they may be longer than SetFit's, whose rate is 2e-5."""
+    """Steps hold many pairs, so that they may be longer than SetFit's, whose rate is 2e-5; in short runs twice this."""
     loss: PairLoss = "cosine"
     """"cosine": a cosine of 1 within a label, 0 across, as SetFit; "supcon": the same label first (Khosla et al. 2020).
     """
@@ -120,11 +127,12 @@ class Contrastive:
     def default(self, context: Context) -> ContrastiveConfig:
         plain, rows = _for_labels(len(context.labels)), len(context.fold.train)
         per_epoch = steps_per_epoch(rows, plain.batch_size)
-        steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * per_epoch))
+        steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * rows // plain.batch_size))
         share = self.default_share * context.work / len(context.folds)
         affordable = (share - self._evaluation_work(context, steps)) / max(1, self._step_work(context, plain))
         steps = max(1, min(steps, int(affordable)))
-        return dataclasses.replace(plain, epochs=steps / per_epoch)
+        rate = plain.learning_rate * min(2.0, max(1.0, (LONG / steps) ** 0.5))
+        return dataclasses.replace(plain, epochs=steps / per_epoch, learning_rate=rate)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[ContrastiveConfig]:
         default = self.default(context)
