@@ -46,8 +46,9 @@ ADAPTED = 1.5
 FEW_ROWS = 400
 """Dev rows below which candidates are cross-fitted."""
 FOLDS = 3
-PASSES = 100
-"""Forward passes over all rows, per fold, that the search must be able to pay for cross-fitting to be worth it."""
+PASSES = (30, 100)
+"""Forward passes over all rows, per fold, that the search must be able to pay for cross-fitting to be worth it: as many
+as dev would have rows, within these bounds. By a handful of rows nothing can be chosen, however much was tried."""
 
 
 @dataclass
@@ -173,7 +174,8 @@ def _cross_fit(session: Session) -> None:
         return
     parts = k_folds((*data.train, *data.dev), k, seed=session.task.seed)
     first = session.tokens[session.task.models[0]]
-    needed = PASSES * len(parts) * (first["train"] + first["race"])
+    passes = min(max(len(data.dev), PASSES[0]), PASSES[1])
+    needed = passes * len(parts) * (first["train"] + first["race"])
     affordable = not data.own_dev and len(parts) > 1 and session.purse.left >= needed
     if not session.run.ledger.once("cross-fit", "", lambda: affordable):
         session.watcher.say(
