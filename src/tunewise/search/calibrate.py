@@ -30,7 +30,7 @@ class Speed:
 def forward_speed(base: Encoder, examples: tuple[Example, ...], policy: Any) -> Speed:
     """Of a plain forward pass: the unit that all work is counted in.
 
-    Few rows are read several times over: a pass over a handful is slow per token, and what counts is how long many take.
+    Few rows are read several times over: one pass over a handful is slow per token, and a run reads many.
     """
     few = base.encode([example.texts for example in examples[:SAMPLE_ROWS]], policy)
     rows = few.of_rows([i % few.rows for i in range(SAMPLE_ROWS)])
