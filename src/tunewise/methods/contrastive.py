@@ -114,7 +114,7 @@ class Contrastive:
     Config = ContrastiveConfig
     parameters = SEARCHED
     trained = True
-    default_share = 1 / 16
+    default_share = 1 / 8
 
     def skip(self, context: Context) -> str | None:
         nothing = nothing_to_learn(self.name, context)
@@ -130,7 +130,7 @@ class Contrastive:
         steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * rows // plain.batch_size))
         share = self.default_share * context.work / len(context.folds)
         affordable = (share - self._evaluation_work(context, steps)) / max(1, self._step_work(context, plain))
-        steps = max(1, min(steps, int(affordable)))
+        steps = min(steps, max(LEAST_STEPS, int(affordable)))
         rate = plain.learning_rate * min(2.0, max(1.0, (LONG / steps) ** 0.5))
         return dataclasses.replace(plain, epochs=steps / per_epoch, learning_rate=rate)
 

@@ -160,11 +160,20 @@ def test_the_default_compares_with_the_nearest_where_labels_are_many(context):
 
 def test_the_default_leaves_the_search_its_share(context):
     method = Contrastive()
-    small = dataclasses.replace(context, work=2 * method.cost(context, method.default(context)).work)
-    assert method.cost(small, method.default(small)).work <= max(
-        method.default_share * small.work, method.cost(small, ContrastiveConfig(epochs=1.0)).work
-    )
-    assert method.default(small).steps(20) < method.default(context).steps(20)
+    rows = examples(10, 0) * 40
+    rich = dataclasses.replace(context, folds=(Fold(train=rows, race=context.fold.race),), train_tokens=8 * len(rows))
+    tight = dataclasses.replace(rich, work=2 * method.cost(rich, method.default(rich)).work)
+    assert method.cost(tight, method.default(tight)).work <= method.default_share * tight.work
+    assert LEAST_STEPS < method.default(tight).steps(len(rows)) < method.default(rich).steps(len(rows))
+    poor = dataclasses.replace(rich, work=1)
+    assert method.default(poor).steps(len(rows)) == LEAST_STEPS  # fewer are no candidate at all
+
+
+def test_a_short_default_takes_longer_steps(context):
+    rows = examples(10, 0) * 40
+    long = dataclasses.replace(context, folds=(Fold(train=rows, race=context.fold.race),), train_tokens=8 * len(rows))
+    short, long_one = Contrastive().default(context), Contrastive().default(long)
+    assert short.learning_rate == 2 * long_one.learning_rate == 2 * ContrastiveConfig.learning_rate
 
 
 def test_proposals_start_from_the_default(context):
