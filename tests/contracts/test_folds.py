@@ -11,7 +11,7 @@ import pytest
 from tunewise.data.split import k_folds
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Context, Fold, Method
-from tunewise.methods.folded import FoldedBracket, cost_of, open_bracket, refit_work
+from tunewise.methods.folded import FoldedBracket, RefitFailed, cost_of, open_bracket, refit_work
 from tunewise.methods.trained import TrainedConfig
 from tunewise.predictors.bundle import load_predictor
 
@@ -114,3 +114,17 @@ def test_a_refit_goes_as_far_as_the_members_own_folds_did(folded: Context) -> No
     expected, found = (bracket.predictor(0).predict(folded.race) for bracket in (alone, among))
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_allclose(list((one.scores or {}).values()), list((other.scores or {}).values()), atol=1e-4)
+
+
+@pytest.mark.parametrize("rung", ["full", "contrastive"])
+def test_a_refit_that_comes_to_nothing_says_so(rung: str, folded: Context) -> None:
+    method = get_method(rung)
+    # so long a step that only the last one, of the refit alone, leads out of all numbers
+    bracket = open_bracket(method, folded, [config_of(method, folded)])
+    assert isinstance(bracket, FoldedBracket)
+    bracket.advance(bracket.horizon)
+    bracket._configs = [config_of(method, folded, learning_rate=1.0, optimizer="sgd", warmup_share=0.0)]
+    for config in bracket._configs:
+        object.__setattr__(config, "learning_rate", 1e30)
+    with pytest.raises(RefitFailed, match=r"fitted on all rows, after its folds: .*diverged"):
+        bracket.predictor(0)

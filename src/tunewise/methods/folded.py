@@ -11,9 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from tunewise.errors import NotEnoughMemory, RunError, TunewiseError
 from tunewise.methods.base import Bracket, Context, Fold, Method
 from tunewise.predictors.base import Predictor
 from tunewise.types import Cost, Curve, Prediction
+
+
+class RefitFailed(TunewiseError):
+    """A member that did well on its folds cannot be fitted on all rows."""
 
 
 def open_bracket(method: Method, context: Context, configs: Sequence[Any]) -> Bracket:
@@ -126,7 +131,11 @@ class FoldedBracket:
         return self.brackets[0].trainable_parameters(member)
 
     def predictor(self, member: int) -> Predictor:
-        """Fitted on all rows, to the median of the folds' best steps."""
+        """Fitted on all rows, to the median of the folds' best steps.
+
+        Raises:
+            RefitFailed: that diverged, or does not fit in memory.
+        """
         curves = [bracket.curve(member) for bracket in self.brackets]
         shares = [curve.best_step / curve.horizon for curve in curves if curve.best_step > 0]
         everything = tuple(example for fold in self._context.folds for example in fold.race)
@@ -136,6 +145,8 @@ class FoldedBracket:
             share = statistics.median(shares) if shares else 1.0
             self.spent_on_refits += whole.advance(max(1, round(share * whole.horizon)))
             return whole.predictor(0)
+        except (RunError, NotEnoughMemory) as error:
+            raise RefitFailed(f"fitted on all rows, after its folds: {error}") from error
         finally:
             whole.close()
 

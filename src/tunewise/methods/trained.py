@@ -103,12 +103,16 @@ def with_epochs(
 ) -> AnyConfig:
     """The config with as many passes over train as come to about `steps` optimiser steps: few rows are read oftener.
 
-    At most as many as `share` of the search's work pays for on all folds, so that there is something left to search
-    with.
+    At most as many as `share` of the search's work pays for, with evaluations, on all folds and once more on all rows
+    where there are folds, so that there is something left to search with; but one pass always.
     """
     per_epoch = max(1, -(-len(context.fold.train) // plain.batch_size))
     wanted = min(most, max(least, round(steps / per_epoch)))
-    affordable = share * context.work / max(1, context.train_tokens * work_per_token * len(context.folds))
+    k = len(context.folds)
+    fits = 1 if k == 1 else k + k / (k - 1)
+    watched_share = min(1.0, RACE_ROWS / max(1, len(context.fold.race)))
+    evaluations = plain.plan(0).evaluations * context.race_tokens * watched_share
+    affordable = (share * context.work / fits - evaluations) / max(1, context.train_tokens * work_per_token)
     return dataclasses.replace(plain, epochs=float(max(1.0, min(wanted, math.floor(4 * affordable) / 4))))
 
 
@@ -456,11 +460,12 @@ class TrainedBracket:
         Raises:
             RunError: the member diverged.
         """
-        reason = self.failure(member)
+        loop, place = self._place(member)
+        tensors = {} if self.failure(member) is not None else loop.export(place)
+        reason = self.failure(member)  # what is exported may be fitted only then, and fail
         if reason is not None:
             raise RunError(f"this candidate has no predictor: {reason}. Use a lower learning rate.")
-        loop, place = self._place(member)
-        predictor = self._finish(self.members[member], loop.export(place))
+        predictor = self._finish(self.members[member], tensors)
         predictor.thresholds = self.thresholds
         return predictor
 

@@ -118,7 +118,8 @@ def _against(verdict: Mapping[str, Any], chosen: Rung, part: str) -> str | None:
 
 
 def _price(chosen: Rung, other: Rung, *, best_is_chosen: bool) -> str:
-    ours, theirs = chosen.get("work") or chosen.get("seconds"), other.get("work") or other.get("seconds")
+    unit = "work" if chosen.get("work") and other.get("work") else "seconds"
+    ours, theirs = chosen.get(unit), other.get(unit)
     if not ours or not theirs:
         return ""
     if theirs >= ours:

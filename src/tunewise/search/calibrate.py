@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ from tunewise.evaluation.cost import PeakMemory
 from tunewise.methods.base import Bracket, Context, Method, default_of
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder
-from tunewise.types import Example
+from tunewise.training.rows import watched
+from tunewise.types import Example, Target
 
 SAMPLE_ROWS, WARM_UP_ROWS = 256, 32
 REHEARSAL_ROWS = 96
@@ -32,7 +34,8 @@ def forward_speed(base: Encoder, examples: tuple[Example, ...], policy: Any) -> 
 
     Few rows are read several times over: one pass over a handful is slow per token, and a run reads many.
     """
-    few = base.encode([example.texts for example in examples[:SAMPLE_ROWS]], policy)
+    sample = watched([example.digest for example in examples], SAMPLE_ROWS)
+    few = base.encode([examples[i].texts for i in sample], policy)
     rows = few.of_rows([i % few.rows for i in range(SAMPLE_ROWS)])
     base.features_of(rows.of_rows(range(WARM_UP_ROWS)))  # the first pass pays for set-up, which a run pays once
     with PeakMemory() as memory:
@@ -40,38 +43,54 @@ def forward_speed(base: Encoder, examples: tuple[Example, ...], policy: Any) -> 
     return Speed(seconds_per_work=seconds / max(1, rows.tokens), memory_bytes=memory.bytes)
 
 
-def rehearse(method: Method, context: Context, features: FeatureStore, forward: Speed) -> Speed:
+def rehearse(
+    method: Method, context: Context, features: FeatureStore, forward: Speed, say: Callable[[str], None]
+) -> Speed:
     """A few optimiser steps of the default candidate on a sample of train, timed after the first.
 
-    Where the method crashes, its rung will fail with that reason when it is tried; until then it is planned for at
-    the speed of a plain forward pass. `features` is shared by all rehearsals on a base.
+    Where that crashes, it is said, and the rung is planned for at the speed of a plain forward pass; it is tried all
+    the same. `features` is shared by all rehearsals on a base.
     """
     try:
         return _rehearse(method, context, features)
-    except Exception:  # noqa: BLE001 - the rung itself reports it, with its reason
+    except Exception as error:  # noqa: BLE001 - whatever a method raises is no reason to end the run
+        say(f"{method.name}: not timed, so planned at the speed of the base ({type(error).__name__}: {error}).")
         return forward
 
 
 def _rehearse(method: Method, context: Context, features: FeatureStore) -> Speed:
     sample = dataclasses.replace(
-        context.fold, train=context.fold.train[:REHEARSAL_ROWS], race=context.fold.race[: REHEARSAL_ROWS // 8]
+        context.fold,
+        train=mixed(context.fold.train, REHEARSAL_ROWS),
+        race=mixed(context.fold.race, REHEARSAL_ROWS // 8),
     )
     small = dataclasses.replace(context, folds=(sample,), features=features)
     with PeakMemory() as memory:
         bracket = method.open(small, [default_of(method, context)])
         try:
-            bracket.advance(1)
-            rates = [_rate(bracket, 2 + step) for step in range(REHEARSAL_STEPS)]
+            rates = [_rate(bracket, 1 + step) for step in range(1 + REHEARSAL_STEPS)]
         finally:
             bracket.close()
-    return Speed(seconds_per_work=min(rates), memory_bytes=memory.bytes)
+    first, *others = [rate for rate in rates if rate is not None]
+    return Speed(seconds_per_work=min(others, default=first), memory_bytes=memory.bytes)
 
 
-def _rate(bracket: Bracket, fidelity: int) -> float:
-    """Seconds per unit of work of one step."""
+def mixed(examples: Sequence[Example], most: int) -> tuple[Example, ...]:
+    """At most this many rows with as many labels among them as there are, wherever they stand in the file."""
+    seen: Counter[Target | None] = Counter()
+    turn = {}
+    for i in sorted(range(len(examples)), key=lambda i: examples[i].digest):
+        turn[i] = seen[examples[i].target]
+        seen[examples[i].target] += 1
+    chosen = sorted(turn, key=lambda i: (turn[i], examples[i].digest))[:most]
+    return tuple(examples[i] for i in sorted(chosen))
+
+
+def _rate(bracket: Bracket, fidelity: int) -> float | None:
+    """Seconds per unit of work of one step; None where the bracket has come to its end."""
     started = time.perf_counter()
     work = bracket.advance(fidelity)
-    return (time.perf_counter() - started) / max(1, work)
+    return (time.perf_counter() - started) / work if work else None
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -49,6 +49,8 @@ class Rung:
     """Whether two or more candidates beside its default were raced."""
     closed: str | None = None
     """Why nothing more is tried on it."""
+    beaten: bool = False
+    """Whether that is because even its optimistic bound cannot win."""
 
     @property
     def name(self) -> str:
@@ -160,7 +162,8 @@ class Climb:
         else:
             configs = [config]
             if not method.trained:
-                room = self.purse.trials_left - 1
+                untried = len(self.methods) * len(self.bases) - len(self.rungs)
+                room = max(0, self.purse.trials_left - 1 - untried)
                 configs += proposed(method, context, FixedGrid(), generator(context.seed, "propose"), room)
             self._bracket(rung, context, configs, halve=False)
 
@@ -243,6 +246,7 @@ class Climb:
                 continue
             bound = self._optimistic(rung)
             if bound < leader - self.arena.task.margin:
+                rung.beaten = True
                 rung.closed = (
                     f"closed after {len(rung.trials)} candidates: even its optimistic bound, {sign * bound:.3f}, "
                     f"is not within the margin of the best, {sign * leader:.3f}"
@@ -314,7 +318,7 @@ class Climb:
         if found is None or not hint:
             return {}, []
         changes = ", ".join(f"{name} times {factor:g}" for name, factor in hint.items())
-        self.arena.watcher.say(f"{rung.name}: {found.name} ({found.sentence}); its next candidates have {changes}.")
+        self.arena.watcher.say(f"{rung.name}: {found.name} ({found.sentence}); next it is tried with {changes}.")
         config: Any = from_plain(rung.method.Config, rung.best.candidate.config, where=rung.method.name)
         rate = config.learning_rate * hint.get("learning_rate", 1.0)
         bounds = rung.method.parameters.get("learning_rate")
@@ -338,9 +342,10 @@ class Climb:
 
 
 def _with_epochs(config: Any, hint: Mapping[str, float]) -> Any:
-    """The config with as many more or fewer passes over train as the hint says, at least one."""
+    """The config with as many more or fewer passes over train as the hint says, not fewer than one for that reason."""
     factor = hint.get("epochs", 1.0)
-    return config if factor == 1.0 else dataclasses.replace(config, epochs=max(1.0, config.epochs * factor))
+    epochs = max(min(1.0, config.epochs), config.epochs * factor)
+    return config if factor == 1.0 else dataclasses.replace(config, epochs=epochs)
 
 
 def _new(configs: Sequence[Any], rung: Rung) -> list[Any]:
@@ -378,4 +383,4 @@ def _reason(trial: Trial) -> str:
 
 def under_searched(rung: Rung) -> bool:
     """Whether only its default was tried although more might have changed the answer."""
-    return rung.best is not None and rung.method.trained and not rung.searched
+    return rung.best is not None and rung.method.trained and not rung.searched and not rung.beaten

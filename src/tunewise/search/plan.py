@@ -58,7 +58,24 @@ def make_plan(
                     note="after the brackets, if enough is left" if waits else "",
                 )
             )
-    return [_with_bracket(row, rows, trained, left, purse, context_of) for row in rows]
+    return _within_trials(
+        [_with_bracket(row, rows, trained, left, purse, context_of) for row in rows], purse.trials_left
+    )
+
+
+def _within_trials(rows: Sequence[PlanRow], trials: int) -> list[PlanRow]:
+    """The rows with as many candidates as the trials allow: one for each rung first, then more in turn."""
+    spare = trials - sum(row.candidates > 0 for row in rows)
+    found, tried = [], 0
+    for row in rows:
+        if row.candidates > 0 and tried >= trials:
+            row = dataclasses.replace(row, fits=False, reason="the budget's trials are used up", candidates=0, note="")
+        elif row.candidates > 0:
+            more = min(row.candidates - 1, max(0, spare))
+            spare, tried = spare - more, tried + 1
+            row = dataclasses.replace(row, candidates=1 + more)
+        found.append(row)
+    return found
 
 
 def _features(base: str, context: Context, speeds: Mapping[str, Speed]) -> PlanRow:

@@ -21,7 +21,7 @@ from tunewise.evaluation.cost import PeakMemory
 from tunewise.evaluation.metrics import METRICS
 from tunewise.evaluation.several import find_thresholds, label_losses, probabilities
 from tunewise.methods.base import Bracket, Context, Method
-from tunewise.methods.folded import FoldedBracket, open_bracket
+from tunewise.methods.folded import FoldedBracket, RefitFailed, open_bracket
 from tunewise.predictors.several import Thresholds, from_shares, judged_again
 from tunewise.runs import Run, atomic_folder, folder_bytes
 from tunewise.search.budget import Clock
@@ -384,12 +384,19 @@ class _Race:
         if usable:
             top = max(usable, key=lambda p: (sign * score_P[p], -loss_P[p]))
             rng = generator(self.context.seed, "winner", self.name)
-            near = [p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)]
-            best = min(near, key=lambda p: loss_P[p])
-            self._save(bracket, best, predictions[best], thresholds[best])
-            if isinstance(bracket, FoldedBracket):
-                self.work += bracket.spent_on_refits
-                self.spent[self.alive[best]] += bracket.spent_on_refits
+            near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
+            for p in sorted(usable, key=lambda p: (p not in near, loss_P[p])):
+                try:
+                    self._save(bracket, p, predictions[p], thresholds[p])
+                    best = p
+                except RefitFailed as error:
+                    failed[p] = str(error)
+                if isinstance(bracket, FoldedBracket):
+                    self.work += bracket.spent_on_refits
+                    self.spent[self.alive[p]] += bracket.spent_on_refits
+                    bracket.spent_on_refits = 0
+                if best is not None:
+                    break
         trials: list[Trial] = []
         for member, candidate in enumerate(self.candidates):
             if member not in self.alive:

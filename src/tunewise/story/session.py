@@ -176,17 +176,18 @@ def _cross_fit(session: Session) -> None:
     first = session.tokens[session.task.models[0]]
     passes = min(max(len(data.dev), PASSES[0]), PASSES[1])
     needed = passes * len(parts) * (first["train"] + first["race"])
-    affordable = not data.own_dev and len(parts) > 1 and session.purse.left >= needed
-    if not session.run.ledger.once("cross-fit", "", lambda: affordable):
+    folds = tuple(
+        Fold(train=tuple(e for other in parts if other is not part for e in other), race=part) for part in parts
+    )
+    possible = not data.own_dev and len(parts) > 1 and _all_can_learn(folds)
+    if not session.run.ledger.once("cross-fit", "", lambda: possible and session.purse.left >= needed):
         session.watcher.say(
             f"dev has {len(data.dev)} rows, too few to split again: the same rows race candidates and choose the "
             "rung, so its scores flatter the winner a little; held_out does not."
-            + ("" if data.own_dev else " With a larger budget, candidates would be cross-fitted instead.")
+            + (" With a larger budget, candidates would be cross-fitted instead." if possible else "")
         )
         return
-    session.folds = tuple(
-        Fold(train=tuple(e for other in parts if other is not part for e in other), race=part) for part in parts
-    )
+    session.folds = folds
     session.choose = session.race
     session.tokens = {
         name: _count_tokens(base, data, session.folds, session.task) for name, base in session.bases.items()
@@ -196,6 +197,11 @@ def _cross_fit(session: Session) -> None:
         f"the {len(session.race):,} rows and scored on those they were not fitted on; what is chosen is fitted on all. "
         "The same answers race candidates and choose the rung, so they flatter the winner a little; held_out does not."
     )
+
+
+def _all_can_learn(folds: Sequence[Fold]) -> bool:
+    """Whether no fold is left with rows of one kind only, from which nothing can be learnt."""
+    return all(len({example.target for example in fold.train}) > 1 for fold in folds)
 
 
 def _same_as_before(run: Run, kind: str, value: Any, what: str) -> None:
@@ -252,7 +258,7 @@ def _measure_machine(session: Session) -> None:
             context = session.context(base, method.name, 0)
             if method.trained and skip_reason(method, context) is None:
                 late = session.clock.seconds > REHEARSAL_SHARE * 60 * (task.budget.minutes or float("inf"))
-                timed = partial(rehearse, method, context, features, forward)
+                timed = partial(rehearse, method, context, features, forward, session.watcher.say)
                 seen = speed(f"{method.name} {base}", partial(dataclasses.replace, slowest) if late else timed)
                 slowest = max(slowest, seen, key=lambda s: s.seconds_per_work)
     reference = session.speeds[f"forward {task.models[0]}"].seconds_per_work
@@ -334,7 +340,9 @@ def finish_seconds(session: Session) -> float:
     to have half as many as train and dev.
     """
     rows, held_out = len(session.data.train) + len(session.data.dev), session.data.held_out
-    to_read = len(session.choose) + (held_out.n or held_out.about or rows // 2)
+    # of folds, what is chosen by was answered while they raced
+    to_choose_by = len(session.choose) if len(session.folds) == 1 else 0
+    to_read = to_choose_by + (held_out.n or held_out.about or rows // 2)
     total = FINISH_SECONDS + FINISH_SECONDS_PER_RUNG * len(session.methods) * len(session.bases)
     for base, counted in session.tokens.items():
         per_row = (counted["train"] + counted["race"]) / max(

@@ -26,6 +26,13 @@ def test_the_best_rung_is_set_against_the_next(verdict: dict[str, Any]) -> None:
     assert verdict_words(verdict).endswith("; linear_probe -0.4 [-0.9, +0.2], 38x cheaper: worth the cost")
 
 
+def test_what_has_no_work_is_compared_by_time(verdict: dict[str, Any]) -> None:
+    choose(verdict, "lora")
+    by_method(verdict, "linear_probe")["work"] = 0
+    # 402.0 / 11.8 = 34.07, not 8,060,000 / 11.8
+    assert verdict_words(verdict).endswith(", 34x cheaper: worth the cost")
+
+
 def test_nothing_beats_majority_means_do_not_train(verdict: dict[str, Any]) -> None:
     choose(verdict, "majority")
     assert (

@@ -8,7 +8,7 @@ import pytest
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.lora import LoraConfig
 from tunewise.search.budget import SEARCH_SHARE, Purse
-from tunewise.search.climb import Climb, Rung, in_turn, largest_bracket
+from tunewise.search.climb import Climb, Rung, in_turn, largest_bracket, under_searched
 from tunewise.search.halving import expected_share
 from tunewise.types import Candidate, Curve, Finished, to_plain
 
@@ -58,6 +58,18 @@ def test_an_overfitted_candidate_is_tried_again_with_fewer_passes_and_a_lower_ra
     assert nudged.epochs == 3.0
     assert nudged.learning_rate == pytest.approx(7e-4)
     assert "overfitting" in climb.arena.watcher.said[0]  # type: ignore[attr-defined]
+
+
+def test_fewer_passes_are_never_more_than_there_were() -> None:
+    climb, rung = climb_with(OVERFITTED, learning_rate=1e-3, epochs=0.4)
+    assert climb._heeded(rung)[1][0].epochs == 0.4
+
+
+def test_a_rung_that_the_evidence_closed_is_not_called_under_searched() -> None:
+    _, rung = climb_with(HEALTHY)
+    assert under_searched(rung)
+    rung.beaten = True
+    assert not under_searched(rung)
 
 
 def test_advice_stays_within_the_bounds_of_the_search() -> None:

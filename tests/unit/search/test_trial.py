@@ -12,6 +12,7 @@ import pytest
 from tunewise.config import Budget, DataConfig, Task
 from tunewise.errors import EndedEarly, RunError
 from tunewise.methods.base import Context, Fold
+from tunewise.methods.folded import RefitFailed
 from tunewise.predictors.constant import ConstantPredictor
 from tunewise.runs import Run
 from tunewise.search import trial
@@ -32,6 +33,7 @@ class FakeConfig:
     skill: float = 0.9
     fails_at: int | None = None
     diverges: bool = False
+    refit_fails: bool = False
 
 
 class FakeBracket:
@@ -93,6 +95,8 @@ class FakeBracket:
         return 7
 
     def predictor(self, member: int) -> ConstantPredictor:
+        if self.configs[member].refit_fails:
+            raise RefitFailed("fitted on all rows, after its folds: it diverged")
         return ConstantPredictor(labels=LABELS, shares=(0.5, 0.5))
 
     def close(self) -> None: ...
@@ -222,6 +226,14 @@ def test_a_member_that_diverged_fails_and_the_others_go_on(arena: Arena, context
     assert trials[0].status is Status.FAILED
     assert trials[0].reason == "its loss became infinite at step 3"
     assert isinstance(trials[1], Finished)
+
+
+def test_where_the_best_cannot_be_fitted_on_all_rows_the_next_is_served(arena: Arena, context: Context) -> None:
+    configs = [FakeConfig(skill=0.6), FakeConfig(skill=0.95, refit_fails=True), FakeConfig(skill=0.7)]
+    trials = run_bracket(arena, FakeMethod(), context, configs, name="b", halve=False)
+    assert [trial.status for trial in trials] == [Status.FINISHED, Status.FAILED, Status.FINISHED]
+    assert trials[1].reason == "fitted on all rows, after its folds: it diverged"
+    assert [getattr(trial, "folder", None) for trial in trials] == [None, None, "trials/b"]
 
 
 def test_the_clock_cuts_a_bracket_off_and_ends_the_search(arena: Arena, context: Context) -> None:
