@@ -359,7 +359,7 @@ def test_a_fit_that_names_them_ends_in_a_verdict(tiny_base: Path, tmp_path, monk
         methods=("full", "peft:MISS", "majority", "peft:VERA", "peft:OFT"),
         dtype="float32",
         device="cpu",
-        budget=Budget(trials=4, work=150_000),
+        budget=Budget(trials=4, work=500_000),
     )
     run = tunewise.fit(task, out=tmp_path / "run")
     found = {row["method"]: row for row in run.verdict["rungs"]}
