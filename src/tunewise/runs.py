@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from tunewise.errors import RunError
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ class Contender:
     """Of the metric, on the same examples as every other contender's."""
     seed_sd: float = 0.0
     """Standard deviation of the metric over refits with other seeds; 0 where it was not measured or cannot vary."""
+    optimism: float = 0.0
+    """How much better than it is it looks, because these rows also picked it among others (`evaluation.optimism`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +120,12 @@ def _bounds(
         columns = [row_CK[:, a:b] for a, b in itertools.pairwise(edges)]
         return sign * np.stack([metric.aggregate_draws(part, weight_DC, n_labels) for part in columns], axis=1)
 
-    value_M = drawn.value(values)[0]
+    measured_M = drawn.value(values)[0]
     seed_sd_M = np.array([contender.seed_sd for contender in contenders])
-    off_DM = drawn.draws(values, rng, draws) - value_M + seed_sd_M * rng.standard_normal((draws, len(contenders)))
+    off_DM = drawn.draws(values, rng, draws) - measured_M + seed_sd_M * rng.standard_normal((draws, len(contenders)))
     off_DMN = off_DM[:, :, None] - off_DM[:, None, :]
     error_MN = off_DMN.std(axis=0, ddof=1)
+    value_M = measured_M - np.array([contender.optimism for contender in contenders])
     critical = _critical(off_DMN, error_MN, level)
     least_half = _least_half(metric, drawn, level)
     return Bounds(
@@ -185,10 +188,11 @@ def _rows_to_resolve(known: Bounds, pairs: Sequence[tuple[int, int]], margin: fl
     return max(math.ceil(max(rows)), known.n + 1)
 
 
-def _amount(metric: Metric, amount: float) -> str:
+def amount(metric: Metric, value: float) -> str:
+    """`0.5 points` or `0.012 nats`."""
     if metric.unit != "points":
-        return f"{amount:.3f} {metric.unit}"
-    text = f"{100 * amount:.1f}".removesuffix(".0")
+        return f"{value:.3f} {metric.unit}"
+    text = f"{100 * value:.1f}".removesuffix(".0")
     return f"{text} point{'' if text == '1' else 's'}"
 
 
@@ -213,11 +217,11 @@ def _why_resolved(
     if chosen != best:
         lead = _lead(contenders, metric, known, best, chosen)
         tail = " and is cheaper" if contenders[chosen].cost_rank < contenders[best].cost_rank else ""
-        return f"{name} is within {_amount(metric, margin)} of the best ({lead}){tail}"
+        return f"{name} is within {amount(metric, margin)} of the best ({lead}){tail}"
     second = max((i for i in range(len(contenders)) if i != best), key=lambda i: known.value_M[i])
     lead = _lead(contenders, metric, known, second, best)
     cheaper = [c for c in contenders if c.cost_rank < contenders[best].cost_rank]
-    tail = f"nothing cheaper is shown to be within {_amount(metric, margin)} of it" if cheaper else "nothing is cheaper"
+    tail = f"nothing cheaper is shown to be within {amount(metric, margin)} of it" if cheaper else "nothing is cheaper"
     return f"{name} is the best (next {lead}) and {tail}"
 
 
@@ -238,7 +242,7 @@ def _why_open(
         start = f"{name} is the best here (next {lead}) and nothing cheaper is as close as margin and noise allow"
     else:
         start = f"{name} is the cheapest within the margin and one standard error of the best ({lead})"
-    unsure = f"{known.n:,} rows cannot settle differences of {_amount(metric, margin)}"
+    unsure = f"{known.n:,} rows cannot settle differences of {amount(metric, margin)}"
     if rows is not None:
         return f"{start}, but {unsure}; about {rounded_up(rows):,} would"
     reason = "a margin of 0 cannot be reached" if margin <= 0 else "refits with other seeds differ by more than that"

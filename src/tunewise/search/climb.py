@@ -45,6 +45,8 @@ class Rung:
     trials: list[Trial] = field(default_factory=list)
     best: Finished | None = None
     brackets: int = 0
+    folders: list[str] = field(default_factory=list)
+    """Of the brackets in which something was measured, within the run's folder."""
     searched: bool = False
     """Whether two or more candidates beside its default were raced."""
     closed: str | None = None
@@ -187,6 +189,7 @@ class Climb:
         if not any(isinstance(trial, Finished) for trial in trials):
             rung.closed = f"closed: no candidate of its last bracket finished ({_reason(trials[-1])})"
         winner = next((t for t in trials if isinstance(t, Finished) and t.folder is not None), None)
+        rung.folders += [] if winner is None else [str(winner.folder)]
         if winner is not None and rung.best is None:
             rung.best = winner
         elif winner is not None and rung.best is not None:

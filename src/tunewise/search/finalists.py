@@ -77,11 +77,13 @@ def choose_rung(
     labels: Sequence[str],
     base_size: Mapping[str, int],
     seed_sd: Mapping[str, float],
+    optimism: Mapping[str, float],
 ) -> Choice:
     """The cheapest winner not inferior to the best by more than the task's margin.
 
     Cheaper is the lower rung of the ladder, and on one rung the smaller base (`base_size`, parameters by name).
-    `seed_sd` is the spread of the score over seeds, by rung, where it was measured.
+    `seed_sd` is the spread of the score over seeds, and `optimism` what it owes to being picked by these rows, by rung,
+    where they were measured.
     """
     contenders = [
         Contender(
@@ -89,6 +91,7 @@ def choose_rung(
             cost_rank=(cost_rank(winner.rung.method.name), base_size[winner.rung.base]),
             statistics_EK=winner.statistics,
             seed_sd=seed_sd.get(winner.rung.name, 0.0),
+            optimism=optimism.get(winner.rung.name, 0.0),
         )
         for winner in winners
     ]

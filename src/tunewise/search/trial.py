@@ -387,7 +387,7 @@ class _Race:
             near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
             for p in sorted(usable, key=lambda p: (p not in near, loss_P[p])):
                 try:
-                    self._save(bracket, p, predictions[p], thresholds[p])
+                    self._save(bracket, p, predictions[p], thresholds[p], [table_P[other] for other in usable])
                     best = p
                 except RefitFailed as error:
                     failed[p] = str(error)
@@ -449,7 +449,14 @@ class _Race:
         share_EL = probabilities(predictions, self.context.labels)
         return find_thresholds(share_EL, self.context.wanted(self.context.race), tuned)
 
-    def _save(self, bracket: Bracket, member: int, predictions: Sequence[Prediction], thresholds: Thresholds) -> None:
+    def _save(
+        self,
+        bracket: Bracket,
+        member: int,
+        predictions: Sequence[Prediction],
+        thresholds: Thresholds,
+        tables: Sequence[np.ndarray | None],
+    ) -> None:
         if self.serve:
             predictor = bracket.predictor(member)
             predictor.thresholds = thresholds
@@ -458,6 +465,7 @@ class _Race:
         scores = np.array([[(p.scores or {})[label] for label in self.context.labels] for p in predictions])
         with atomic_folder(self.folder / "race") as part:
             np.save(part / "scores.npy", scores)
+            np.save(part / "statistics.npy", np.array(tables))
             if thresholds is None:
                 np.save(part / "labels.npy", np.array([self.context.labels.index(p.text) for p in predictions]))
             else:
@@ -475,6 +483,12 @@ def race_predictions(folder: Path, labels: Sequence[str]) -> list[Prediction]:
         Prediction(text=labels[label], scores=dict(zip(labels, map(float, row), strict=True)))
         for label, row in zip(label_E, score_EL, strict=True)
     ]
+
+
+def race_statistics(folder: Path) -> np.ndarray:
+    """Statistics [P, E, K] on race of all members of a bracket that were measured."""
+    found: np.ndarray = np.load(folder / "race" / "statistics.npy")
+    return found
 
 
 def trial_from_plain(raw: dict[str, Any]) -> Trial:

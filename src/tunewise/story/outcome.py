@@ -8,8 +8,10 @@ from typing import Any
 
 from tunewise.data.audit.duplicates import leakage
 from tunewise.errors import EndedEarly, RunError
+from tunewise.evaluation.choice import amount
 from tunewise.evaluation.evaluate import evaluate
 from tunewise.evaluation.metrics import METRICS
+from tunewise.evaluation.optimism import optimism
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.bundle import load_predictor, save_bundle
 from tunewise.predictors.several import Thresholds
@@ -20,9 +22,9 @@ from tunewise.report.verdict import verdict_words
 from tunewise.runs import count_opening, write_json
 from tunewise.search.budget import hard_stop
 from tunewise.search.climb import Rung
-from tunewise.search.finalists import Measured, choose_rung, latency, measure, versus_best
+from tunewise.search.finalists import Measured, choose_rung, clusters_of, latency, measure, versus_best
 from tunewise.search.study import Studied, Study
-from tunewise.search.trial import Stopper, race_predictions
+from tunewise.search.trial import Stopper, race_predictions, race_statistics
 from tunewise.seeding import generator
 from tunewise.story.session import Session, arena_of, finish_seconds, threshold_notes
 from tunewise.story.verdict import add_study, verdict_of
@@ -43,7 +45,8 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
     on_dev = [_on_dev(session, rung, predictors[rung.name]) for rung in winners]
     sizes = {name: base.info.parameters for name, base in session.bases.items()}
     seed_sds = {each.rung: each.seed_sd or 0.0 for each in studied}
-    choice = choose_rung(on_dev, session.choose, task, labels, sizes, seed_sds)
+    luck, luck_notes = _luck(session, winners, on_dev)
+    choice = choose_rung(on_dev, session.choose, task, labels, sizes, seed_sds, luck)
     chosen = winners[choice.index]
     digest = hashlib.sha256(json.dumps([to_plain(w.best.candidate) for w in winners if w.best]).encode()).hexdigest()
     written = run.ledger.once("choice", "", lambda: {"chosen": chosen.name, "winners": digest, "why": choice.why})
@@ -75,7 +78,7 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
 
     verdict = verdict_of(session, rungs, winners, on_dev, on_held_out, differences, latencies, choice)
     add_study(verdict, studied, winners)
-    verdict["notes"] = [*session.data.notes, *threshold_notes(session), *notes]
+    verdict["notes"] = [*session.data.notes, *threshold_notes(session), *luck_notes, *notes]
     verdict["words"] = verdict_words(verdict)
     write_json(run.folder / "verdict.json", verdict)
     place = winners.index(chosen)
@@ -106,6 +109,31 @@ def _study(session: Session, rungs: list[Rung]) -> list[Studied]:
         if each.skipped:
             session.watcher.say(f"{each.rung}: not refitted ({'; '.join(each.skipped)}).")
     return studied
+
+
+def _luck(session: Session, winners: Sequence[Rung], on_dev: Sequence[Measured]) -> tuple[dict[str, float], list[str]]:
+    """By rung, what its winner's score owes to having been picked by the rows that score it, and that in words."""
+    if session.choose != session.race:
+        return {}, []
+    metric, found, notes = METRICS.get(session.task.metric), {}, []
+    for rung, measured in zip(winners, on_dev, strict=True):
+        tables = [own for folder in rung.folders for own in race_statistics(session.run.folder / folder)]
+        found[rung.name] = optimism(
+            measured.statistics,
+            tables,
+            metric,
+            n_labels=len(session.data.labels),
+            clusters=clusters_of(session.choose),
+            rng=generator(session.task.seed, "optimism", rung.name),
+        )
+        if found[rung.name] > 0:
+            notes.append(
+                f"{rung.name}: the same rows picked the best of {len(tables)} candidates and score it; the choice "
+                f"counts it {amount(metric, found[rung.name])} worse."
+            )
+    for note in notes:
+        session.watcher.say(note)
+    return found, notes
 
 
 def _on_dev(session: Session, rung: Rung, predictor: Predictor) -> Measured:
