@@ -87,8 +87,8 @@ def shots_table() -> list[str]:
     rungs.remove("majority")
     lines = [
         "",
-        "With a few rows per class, budget 2 minutes; held-out accuracy in %, mean over the draws. `chosen` is what "
-        "the verdicts chose; an empty cell did not fit the budget in any draw.",
+        "With a few rows per class, budget 2 minutes; accuracy in % on 1,000 rows of the test part, mean over the "
+        "draws in which the rung had its turn. `chosen` is what the verdicts chose.",
         "",
         "| data, rows per class (draws) | chosen | " + " | ".join(f"`{rung}`" for rung in rungs) + " |",
         "|---|" + "---|" * (len(rungs) + 1),
