@@ -35,7 +35,7 @@ LEAST_STEPS, MOST_STEPS = 6, 400
 """Optimiser steps of the default: with few rows, and at most, however many rows there are."""
 PASSES = 8
 """Passes of the default over train, between those bounds."""
-LONG = 32
+PLAIN_RATE_STEPS = 32
 """Steps from which on a run takes the plain rate; a quarter of them take twice as much.
 
 Measured on train and dev parts, accuracy over the same draws. With 8 rows a label: SST-2, five draws, 6 steps at 1e-4
@@ -131,7 +131,7 @@ class Contrastive:
         share = self.default_share * context.work / len(context.folds)
         affordable = (share - self._evaluation_work(context, steps)) / max(1, self._step_work(context, plain))
         steps = min(steps, max(LEAST_STEPS, int(affordable)))
-        rate = plain.learning_rate * min(2.0, max(1.0, (LONG / steps) ** 0.5))
+        rate = plain.learning_rate * min(2.0, max(1.0, (PLAIN_RATE_STEPS / steps) ** 0.5))
         return dataclasses.replace(plain, epochs=steps / per_epoch, learning_rate=rate)
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[ContrastiveConfig]:

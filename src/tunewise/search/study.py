@@ -20,7 +20,8 @@ from tunewise.methods.base import Context, Fold
 from tunewise.methods.folded import cost_of
 from tunewise.search.budget import Purse
 from tunewise.search.climb import Rung
-from tunewise.search.trial import Arena, race_predictions, run_bracket
+from tunewise.search.saved import race_predictions
+from tunewise.search.trial import Arena, run_bracket
 from tunewise.seeding import derive, generator
 from tunewise.types import Finished
 

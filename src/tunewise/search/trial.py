@@ -22,15 +22,16 @@ from tunewise.evaluation.metrics import METRICS
 from tunewise.evaluation.several import find_thresholds, label_losses, probabilities
 from tunewise.methods.base import Bracket, Context, Method
 from tunewise.methods.folded import FoldedBracket, RefitFailed, open_bracket
-from tunewise.predictors.several import Thresholds, from_shares, judged_again
+from tunewise.predictors.several import Thresholds, judged_again
 from tunewise.runs import Run, atomic_folder, folder_bytes
 from tunewise.search.budget import Clock
 from tunewise.search.halving import Decision, Look, Measured, decide, looks, pilots
+from tunewise.search.saved import curve_from_plain, trial_from_plain
 from tunewise.search.watch import Watcher
 from tunewise.seeding import generator
 from tunewise.training.checkpoint import load_checkpoint, save_checkpoint
 from tunewise.training.rows import watched
-from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Target, Trial, Unfinished, to_plain
+from tunewise.types import Candidate, Finished, Prediction, Status, Target, Trial, Unfinished, to_plain
 
 SLICES = 40
 """Parts of a horizon between which interruptions and the clock are looked at."""
@@ -407,7 +408,7 @@ class _Race:
                         status=Status.FAILED if gone["failed"] else Status.OUT_OF_BUDGET,
                         reason=gone["reason"],
                         work=int(self.spent[member]),
-                        curve=_curve(gone["curve"]),
+                        curve=curve_from_plain(gone["curve"]),
                     )
                 )
                 continue
@@ -470,37 +471,3 @@ class _Race:
                 np.save(part / "labels.npy", np.array([self.context.labels.index(p.text) for p in predictions]))
             else:
                 np.save(part / "thresholds.npy", np.array(thresholds))
-
-
-def race_predictions(folder: Path, labels: Sequence[str]) -> list[Prediction]:
-    """The saved predictions of a bracket's best member on race."""
-    score_EL = np.load(folder / "race" / "scores.npy")
-    if (folder / "race" / "thresholds.npy").exists():
-        low_L = np.load(folder / "race" / "thresholds.npy")
-        return from_shares(score_EL, tuple(labels), tuple(low_L.tolist()))
-    label_E = np.load(folder / "race" / "labels.npy")
-    return [
-        Prediction(text=labels[label], scores=dict(zip(labels, map(float, row), strict=True)))
-        for label, row in zip(label_E, score_EL, strict=True)
-    ]
-
-
-def race_statistics(folder: Path) -> np.ndarray:
-    """Statistics [P, E, K] on race of all members of a bracket that were measured."""
-    found: np.ndarray = np.load(folder / "race" / "statistics.npy")
-    return found
-
-
-def trial_from_plain(raw: dict[str, Any]) -> Trial:
-    """The trial that `to_plain` made these values of."""
-    values = {**raw, "candidate": Candidate(**raw["candidate"]), "status": Status(raw["status"])}
-    values["curve"] = _curve(raw["curve"])
-    if values["status"] is Status.FINISHED:
-        values["notes"] = tuple(raw["notes"])
-        return Finished(**values)
-    return Unfinished(**values)
-
-
-def _curve(raw: dict[str, Any]) -> Curve:
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
-    return Curve(**values)

@@ -1,0 +1,45 @@
+"""What a bracket left behind, read again: its best member's answers, all members' statistics, its trials."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunewise.predictors.several import from_shares
+from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Trial, Unfinished
+
+
+def race_predictions(folder: Path, labels: Sequence[str]) -> list[Prediction]:
+    """The saved predictions of a bracket's best member on race."""
+    score_EL = np.load(folder / "race" / "scores.npy")
+    if (folder / "race" / "thresholds.npy").exists():
+        low_L = np.load(folder / "race" / "thresholds.npy")
+        return from_shares(score_EL, tuple(labels), tuple(low_L.tolist()))
+    label_E = np.load(folder / "race" / "labels.npy")
+    return [
+        Prediction(text=labels[label], scores=dict(zip(labels, map(float, row), strict=True)))
+        for label, row in zip(label_E, score_EL, strict=True)
+    ]
+
+
+def race_statistics(folder: Path) -> np.ndarray:
+    """Statistics [P, E, K] on race of all members of a bracket that were measured."""
+    found: np.ndarray = np.load(folder / "race" / "statistics.npy")
+    return found
+
+
+def trial_from_plain(raw: dict[str, Any]) -> Trial:
+    """The trial that `to_plain` made these values of."""
+    values = {**raw, "candidate": Candidate(**raw["candidate"]), "status": Status(raw["status"])}
+    values["curve"] = curve_from_plain(raw["curve"])
+    if values["status"] is Status.FINISHED:
+        values["notes"] = tuple(raw["notes"])
+        return Finished(**values)
+    return Unfinished(**values)
+
+
+def curve_from_plain(raw: dict[str, Any]) -> Curve:
+    """The curve that `to_plain` made these values of."""
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
+    return Curve(**values)
