@@ -191,23 +191,34 @@ def theirs(seed: int, *, tuned: bool) -> dict[str, Any]:
 
 
 def curves(seed: int) -> dict[str, Any]:
-    """Mean dev losses [candidates, POINTS] of every candidate trained to the end, and its dev accuracy in points."""
+    """What a race would see of every candidate, [candidates, POINTS], trained to the end, and its dev accuracy."""
+    from tunewise.evaluation.calibration import log_probabilities, scaled_losses, temperature
     from tunewise.methods.lora import Lora
 
     with _context(seed) as (_, context):
         bracket = Lora().open(context, _configs(seed))
+        rows = tuple(context.watched(context.race))
+        target_E = context.target_indices([context.race[row] for row in rows])
         losses = []
         for point in range(1, POINTS + 1):
             bracket.advance(round(point * bracket.horizon / POINTS))
-            losses.append(np.nan_to_num(bracket.losses(), nan=1e3).mean(axis=1).tolist())
+            losses.append([])
+            for answers in bracket.predictions(rows):
+                if not answers:  # it diverged
+                    losses[-1].append(1e3)
+                    continue
+                log_EL = log_probabilities(answers, LABELS)
+                losses[-1].append(float(scaled_losses(log_EL, target_E, temperature(log_EL, target_E)).mean()))
         target = [str(example.target) for example in context.fold.race]
         hits = [
             100 * float(np.mean([answer.text == label for answer, label in zip(row, target, strict=True)]))
             if row
-            else 0
+            else 0.0
             for row in bracket.predictions()
         ]
-    return {"losses": np.array(losses).T.tolist(), "scores": hits, "candidates": candidates(seed)}
+        steps = bracket.horizon
+    losses_by_member = np.array(losses).T.tolist()
+    return {"losses": losses_by_member, "scores": hits, "steps": steps, "candidates": candidates(seed)}
 
 
 def run_side(side: str, seed: int) -> dict[str, Any]:

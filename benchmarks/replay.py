@@ -1,7 +1,7 @@
 """How much the race saves and what it misses, replayed on learning curves in seconds: the driver's own rule and peers.
 
-A set is a number of candidates with their losses at 20 equal steps and the score they ended with. Subsets of 32 (and
-of 8) candidates are drawn 1,000 times; a search sees the losses only, and picks the lowest at the end among those it
+A set is a number of candidates with their losses at 20 equal steps and the score they ended with. Subsets of 8, 16
+and 32 candidates are drawn 1,000 times; a search sees the losses only, and picks the lowest at the end among those it
 ran in full. Cost is in full runs of one candidate, regret is the score of the best of the subset minus the pick's.
 
 - published: 63 configurations of PEFT's method comparison (MetaMathQA), train loss every 250 of 5,000 steps, test
@@ -18,6 +18,7 @@ python benchmarks/replay.py
 """
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from tunewise.search.halving import Measured, decide, looks, pilots
 
 RESULTS = Path(__file__).parent / "results"
 POINTS, SUBSETS, PEER_SUBSETS = 20, 1000, 200
-SIZES = (8, 32)
+SIZES = (8, 16, 32)
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Curves:
 
     losses: np.ndarray
     scores: np.ndarray
+    steps: int = 5000
+    """Of a full run: the first looks of a short one come later."""
 
 
 @dataclass
@@ -84,7 +87,7 @@ def recorded() -> dict[str, Curves]:
     found = {}
     for path in sorted((RESULTS / "curves").glob("*.json")):
         raw = json.loads(path.read_text("utf-8"))
-        found[f"recorded-{path.stem}"] = Curves(np.array(raw["losses"]), np.array(raw["scores"]))
+        found[f"recorded-{path.stem}"] = Curves(np.array(raw["losses"]), np.array(raw["scores"]), raw["steps"])
     return found
 
 
@@ -100,7 +103,8 @@ def race(curves: Curves, subset: np.ndarray, rng: np.random.Generator) -> Outcom
 
     measured: list[Measured] = []
     before: dict[int, float] = {}
-    for mark, look in looks(len(alive), POINTS):
+    for step, look in looks(len(alive), curves.steps):
+        mark = math.ceil(POINTS * step / curves.steps)
         now_P1 = to(mark, alive[: pilots(len(alive))] if look == "pilots" else alive)
         before_P1 = np.array([[before[member]] for member in alive]) if before else None
         decision = decide(look, before_P1, now_P1, measured, rng=rng)
@@ -224,7 +228,7 @@ def main() -> None:
     found: dict[str, Any] = {"subsets": SUBSETS, "sets": {}}
     for name, curves in sets.items():
         for size in SIZES:
-            if size < len(curves.scores):
+            if size <= len(curves.scores):
                 found["sets"][f"{name}, {size} candidates"] = compared(curves, size, seed=size)
     found["against_optuna"] = {"subsets": PEER_SUBSETS, **against_optuna(real, 32, seed=32)}
     (RESULTS / "replay.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tunewise.seeding import derive
 
-_DRAWS = 1 << 24
+_DRAWS = 1 << 16
 
 
 def token_hash(sequence_S: Tensor, positions: int) -> Tensor:
@@ -23,17 +23,19 @@ def dropout_mask(
     token_M: Tensor, features: int, *, rate_P: Tensor, seeds: list[int], step: int, site: str, dtype: torch.dtype
 ) -> Tensor:
     """[P, M, I]: 0 with probability `rate_P`, else 1 / (1 - rate), so that the mean is kept (inverted dropout)."""
-    place = torch.arange(features, dtype=torch.int32, device=token_M.device)
+    place = torch.arange((features + 1) // 2, dtype=torch.int32, device=token_M.device)
     starts = [derive(seed, "dropout", step, site) & 0x7FFFFFFF for seed in seeds]
     start_P1 = torch.tensor(starts, dtype=torch.int32, device=token_M.device)[:, None]
     feature_PI = _mix(_mix(place * 69069)[None] ^ start_P1)
-    draw_PMI = (_mix(token_M[None, :, None] ^ feature_PI[:, None, :]) >> 7) & (_DRAWS - 1)
-    keep_PMI = draw_PMI >= (rate_P * _DRAWS).round().to(torch.int32)[:, None, None]
-    return keep_PMI.to(dtype) / (1.0 - rate_P).to(dtype)[:, None, None]
+    # one number decides on two features, by its halves
+    draw_PMI = _mix(token_M[None, :, None] ^ feature_PI[:, None, :]).view(torch.int16)[..., :features]
+    least_P = ((rate_P * _DRAWS).round() - _DRAWS // 2).clamp(max=_DRAWS // 2 - 1).to(torch.int16)
+    scale_P = (1.0 / (1.0 - rate_P)).to(dtype)
+    return (draw_PMI >= least_P[:, None, None]).to(dtype).mul_(scale_P[:, None, None])
 
 
 def _mix(value: Tensor) -> Tensor:
     """The 32-bit finaliser of MurmurHash3 (Appleby 2011): every input bit reaches every output bit."""
-    value = (value ^ ((value >> 16) & 0xFFFF)) * -2048144789
-    value = (value ^ ((value >> 13) & 0x7FFFF)) * -1028477387
-    return value ^ ((value >> 16) & 0xFFFF)
+    value = (value >> 16).bitwise_and_(0xFFFF).bitwise_xor_(value).mul_(-2048144789)
+    value = (value >> 13).bitwise_and_(0x7FFFF).bitwise_xor_(value).mul_(-1028477387)
+    return (value >> 16).bitwise_and_(0xFFFF).bitwise_xor_(value)

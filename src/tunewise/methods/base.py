@@ -11,6 +11,7 @@ from tunewise.errors import ConfigError
 from tunewise.models.encoder import Encoder
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.several import Thresholds, halves
+from tunewise.training.rows import watched, watched_count
 from tunewise.types import Cost, Curve, Example, Family, Kind, Prediction, to_plain
 
 
@@ -43,6 +44,8 @@ class Context:
     """Of this method on this machine, measured at start; 0 where it was not measured."""
     several: bool = False
     """Whether a text may have several labels, or none."""
+    watch: int | None = None
+    """Rows that are watched at most; None: as the size of train asks."""
     layout: Any = None
     """`Bracket.layout` of an earlier sitting: how its members were grouped is measured once and kept."""
 
@@ -55,6 +58,27 @@ class Context:
     def race(self) -> tuple[Example, ...]:
         """The race rows of all folds, in their order."""
         return tuple(example for fold in self.folds for example in fold.race)
+
+    @property
+    def watched_rows(self) -> int:
+        """How many race rows of a fold are read, at most, while members train."""
+        if self.watch is not None:
+            return self.watch
+        return watched_count(min(len(fold.train) for fold in self.folds))
+
+    def watched(self, examples: Sequence[Example]) -> list[int]:
+        """Which of these race rows are read while members train, at evaluations and looks."""
+        return watched([example.digest for example in examples], self.watched_rows)
+
+    @property
+    def watched_tokens(self) -> int:
+        """Of a fold's race rows, those that are read at an evaluation."""
+        return round(self.race_tokens * min(1.0, self.watched_rows / max(1, len(self.fold.race))))
+
+    @property
+    def closing_tokens(self) -> int:
+        """Of a fold's race rows, read once a member is finished: 0 where its evaluations have read them all."""
+        return self.race_tokens if len(self.fold.race) > self.watched_rows else 0
 
     def target_indices(self, examples: Sequence[Example]) -> np.ndarray:
         """Index of each example's target in `labels`, int64.
@@ -138,6 +162,12 @@ class Bracket(Protocol):
 
     def losses(self) -> np.ndarray:
         """Negative log-probability of each race example's target, [P, examples], float64, not temperature-scaled."""
+
+    def reading_share(self, member: int) -> float:
+        """Share of the base that is computed to answer on a new row; smaller where kept states stand in for a part."""
+
+    def remembers(self, member: int) -> bool:
+        """Whether this member's answers on the watched rows are at hand, so that a look costs nothing."""
 
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
         """Of each member, on the race part or these rows of it; none for a member that failed."""
@@ -279,6 +309,12 @@ class MadeAtOnce:
                 for row in self.predictions()
             ]
         )
+
+    def reading_share(self, member: int) -> float:
+        return 1.0
+
+    def remembers(self, member: int) -> bool:
+        return False
 
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
         race = self.context.fold.race

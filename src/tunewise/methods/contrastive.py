@@ -12,7 +12,6 @@ from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
 from tunewise.methods.linear_probe import fit_head
 from tunewise.methods.trained import (
-    RACE_ROWS,
     Bench,
     TrainedBracket,
     TrainedConfig,
@@ -156,9 +155,8 @@ class Contrastive:
         """Of all evaluations in this many steps: the rows that the head is fitted on, and those that are watched."""
         fold = context.fold
         head = context.train_tokens * min(1.0, MOST_HEAD_ROWS / max(1, len(fold.train)))
-        watched = context.race_tokens * min(1.0, RACE_ROWS / max(1, len(fold.race)))
         times = len(evaluation_steps(steps, EVALUATIONS)) if fold.race else 0
-        return round(times * (head + watched))
+        return round(times * (head + context.watched_tokens)) + context.closing_tokens
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         bench = Bench(context)

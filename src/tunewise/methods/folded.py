@@ -45,7 +45,7 @@ class FoldedBracket:
         self._method, self._context, self._configs = method, context, list(configs)
         layouts = context.layout or [None] * len(context.folds)
         self.brackets = [
-            method.open(dataclasses.replace(context, folds=(fold,), layout=layout), configs)
+            method.open(dataclasses.replace(context, folds=(fold,), watch=context.watched_rows, layout=layout), configs)
             for fold, layout in zip(context.folds, layouts, strict=True)
         ]
         self.members = list(range(len(configs)))
@@ -85,6 +85,12 @@ class FoldedBracket:
 
     def losses(self) -> np.ndarray:
         return np.concatenate([bracket.losses() for bracket in self.brackets], axis=1)
+
+    def reading_share(self, member: int) -> float:
+        return self.brackets[0].reading_share(member)
+
+    def remembers(self, member: int) -> bool:
+        return all(bracket.remembers(member) for bracket in self.brackets)
 
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
         parts, start = [], 0

@@ -24,12 +24,8 @@ from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.optimizer import OptimizerName, ScheduleName
 from tunewise.training.population import HeadStart, Population, split_head
 from tunewise.training.precision import working_dtype
-from tunewise.training.rows import Rows, balanced_weights, watched
+from tunewise.training.rows import Rows, balanced_weights
 from tunewise.types import Cost, Curve, Example, Prediction
-
-RACE_ROWS = 1000
-"""Dev loss during training is taken on at most this many race rows, the same for every member."""
-
 
 Build = Callable[[Sequence[int]], Loop]
 """A loop of the configs with these indices, which have one structure."""
@@ -110,8 +106,7 @@ def with_epochs(
     wanted = min(most, max(least, round(steps / per_epoch)))
     k = len(context.folds)
     fits = 1 if k == 1 else k + k / (k - 1)
-    watched_share = min(1.0, RACE_ROWS / max(1, len(context.fold.race)))
-    evaluations = plain.plan(0).evaluations * context.race_tokens * watched_share
+    evaluations = plain.plan(0).evaluations * context.watched_tokens + context.closing_tokens
     affordable = (share * context.work / fits - evaluations) / max(1, context.train_tokens * work_per_token)
     return dataclasses.replace(plain, epochs=float(max(1.0, min(wanted, math.floor(4 * affordable) / 4))))
 
@@ -136,7 +131,7 @@ class Bench:
         fold = context.fold
         self.train = self._rows(fold.train, "train")
         self.race = self._rows(fold.race, "dev")
-        self.watched = self.race.subset(watched([example.digest for example in fold.race], RACE_ROWS))
+        self.watched = self.race.subset(context.watched(fold.race))
         self._probe: HeadStart | None = None
 
     def _rows(self, examples: Sequence[Example], name: str) -> Rows:
@@ -239,21 +234,21 @@ def trained_cost(
     info = context.base.info
     layers = int(getattr(context.base.model.config, "num_hidden_layers", 12))
     head = len(context.labels) * (info.hidden_size + 1)
-    race_share = min(1.0, RACE_ROWS / max(1, len(context.fold.race)))
     expected = estimate(
         info,
         config.plan(context.seed),
         train_tokens=context.train_tokens,
-        race_tokens=round(context.race_tokens * race_share),
+        race_tokens=context.watched_tokens,
         work_per_token=work_per_token,
         layers=layers if kept_layers is None else kept_layers,
         kept_numbers=adapted_numbers + head,
         copied_numbers=copied_numbers,
         bytes_per_number=working_dtype(context.task.dtype, context.base).itemsize,
     )
+    work = expected.work + context.closing_tokens
     return Cost(
-        work=expected.work,
-        seconds=expected.work * context.seconds_per_work,
+        work=work,
+        seconds=work * context.seconds_per_work,
         memory_bytes=expected.memory_bytes,
         trainable_parameters=adapted_numbers + head,
         fits=_fits(config.rung, expected.memory_bytes),
@@ -311,7 +306,7 @@ class TrainedBracket:
         self.labels, self.race, self.notes = bench.context.labels, bench.race, tuple(notes)
         self.thresholds = bench.context.thresholds
         self._build, self._finish = build, finish
-        self._all_watched = bench.watched.tokens.rows == bench.race.tokens.rows
+        self._watched = tuple(bench.context.watched(bench.context.fold.race))
         self._open([list(group) for group in groups])
         self.members = sorted(i for group in self.groups for i in group)
         # of all candidates, also those that leave: the unit of fidelity must not change under way
@@ -375,6 +370,12 @@ class TrainedBracket:
         loss_PE: np.ndarray = -log_PEL.gather(-1, target.expand(self.size, -1)[..., None])[..., 0].numpy()
         return loss_PE
 
+    def reading_share(self, member: int) -> float:
+        return self._place(member)[0].work_share
+
+    def remembers(self, member: int) -> bool:
+        return self._place(member)[0].remembers
+
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
         """As in `Bracket`, of each member at its best step so far; none for a member that diverged."""
         logits_PEL = self._logits(rows).numpy()
@@ -392,9 +393,8 @@ class TrainedBracket:
         if known is None or known[0] != (loop.step, rows):
             own = self._bench_of.get(self.groups[number][0])
             race = own.race if own else self.race
-            if self._all_watched and (rows is None or loop.remembers):
-                logits_PEL = loop.best_logits()
-                logits_PEL = logits_PEL if rows is None else logits_PEL[:, list(rows)]
+            if loop.remembers and set(asked := range(race.tokens.rows) if rows is None else rows) <= set(self._watched):
+                logits_PEL = loop.best_logits()[:, [self._watched.index(row) for row in asked]]
             else:
                 logits_PEL = loop.best_logits((race if rows is None else race.subset(rows)).tokens)
             known = self._scored[number] = ((loop.step, rows), logits_PEL)

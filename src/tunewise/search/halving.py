@@ -10,8 +10,15 @@ from typing import Literal
 
 import numpy as np
 
-FIDELITIES = (1 / 20, 1 / 10, 1 / 4, 3 / 5, 1.0)
+MARKS = (1 / 20, 1 / 10, 1 / 4, 3 / 5)
 """Shares of the horizon at which members are compared."""
+SHORT_RUN = 128
+"""Steps below which the marks come later: at a twentieth of so few rates still rise, and nothing is ordered yet."""
+MARKS_OF_SHORT_RUNS = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
+"""Members answer as they were when they were evaluated last, at eighths (or quarters) of the horizon; two looks at one
+evaluation would find that its order holds."""
+TYPICAL = 1 / 10
+"""Between the earliest and the latest first comparison: what a bracket is sized by before its horizon is known."""
 PILOTS = 12
 """Members, the first as drawn, that go on to the second fidelity to show whether the order at the first one holds."""
 HOLDS = 0.6
@@ -75,10 +82,11 @@ def trust(measured: Sequence[Measured]) -> float:
 
 def looks(members: int, horizon: int) -> list[tuple[int, Look]]:
     """At what fidelities, in whole units, members of a bracket may leave; none where there is nothing to learn."""
-    marks = sorted({max(1, round(share * horizon)) for share in FIDELITIES})
-    if members <= 2 or len(marks) <= 2:
+    shares = MARKS if horizon >= SHORT_RUN else MARKS_OF_SHORT_RUNS
+    marks = sorted({max(1, round(share * horizon)) for share in shares} - {horizon})
+    if members <= 2 or len(marks) < 2:
         return []
-    first, second, *later = marks[:-1]
+    first, second, *later = marks
     return [(first, "start"), (second, "pilots"), (second, "first"), *((mark, "later") for mark in later)]
 
 
@@ -161,9 +169,11 @@ def cut(
 
 
 def _measure(before_PE: np.ndarray, now_PE: np.ndarray, rng: np.random.Generator) -> Measured | None:
-    """None for fewer than three members: their order says nothing."""
-    if len(now_PE) < 3:
+    """Of the members that have answered anew; None for fewer than three: their order says nothing."""
+    moved = (before_PE != now_PE).any(axis=1)
+    if moved.sum() < 3:
         return None
+    before_PE, now_PE = before_PE[moved], now_PE[moved]
     return Measured(stability=stability(before_PE, now_PE, rng=rng), members=len(now_PE))
 
 
@@ -180,11 +190,14 @@ def expected_share(members: int) -> float:
     """
     if members <= 2:
         return float(members)
-    first, second = FIDELITIES[:2]
     half = math.ceil(members / 2)
-    return members * first + max(0, pilots(members) - half) * (second - first) + half * (1 - first)
+    ahead = max(0, pilots(members) - half)
+    return (members + ahead) * TYPICAL + half * (1 - TYPICAL)
 
 
 def expected_looks(members: int) -> int:
-    """How often a member's race rows are read at looks, over a bracket of this size where the order does not hold."""
-    return 0 if members <= 2 else members + pilots(members) + 2 * math.ceil(members / 2)
+    """How often a member's race rows are read at looks of their own, over a bracket of this size.
+
+    From the third look on what evaluations have read is at hand; in short runs it is from the first.
+    """
+    return 0 if members <= 2 else members + pilots(members)

@@ -170,4 +170,5 @@ def part_of(context: Context, share: float) -> Context:
         kept, away = split_off(fold.train, share, seed=0, name="learning curve")
         folds.append(Fold(train=away or kept, race=fold.race))
     tokens = round(context.train_tokens * share)
-    return dataclasses.replace(context, folds=tuple(folds), train_tokens=tokens)
+    # the same rows are watched, so that only the size of train differs
+    return dataclasses.replace(context, folds=tuple(folds), train_tokens=tokens, watch=context.watched_rows)

@@ -30,7 +30,6 @@ from tunewise.search.saved import curve_from_plain, trial_from_plain
 from tunewise.search.watch import Watcher
 from tunewise.seeding import generator
 from tunewise.training.checkpoint import load_checkpoint, save_checkpoint
-from tunewise.training.rows import watched
 from tunewise.types import Candidate, Finished, Prediction, Status, Target, Trial, Unfinished, to_plain
 
 SLICES = 40
@@ -38,8 +37,6 @@ SLICES = 40
 SLICE_SECONDS = 2.0
 """Above which the next part is made shorter, so that Ctrl-C and the clock are never far away."""
 CHECKPOINT_SECONDS = 20.0
-LOOK_ROWS = 300
-"""A look compares members on at most this many race rows, the same for all; what finishes is scored on every row."""
 
 
 class OutOfTime(Exception):
@@ -161,7 +158,7 @@ def run_bracket(
 def look_work(context: Context) -> int:
     """Of reading one member's answers at a look."""
     tokens = context.race_tokens * len(context.folds)
-    return round(tokens * min(1.0, LOOK_ROWS / max(1, len(context.race))))
+    return round(tokens * min(1.0, context.watched_rows / max(1, len(context.race))))
 
 
 @dataclass
@@ -190,7 +187,7 @@ class _Race:
         self.left: dict[int, dict[str, Any]] = {}
         """Reason and curve of members that left the race, and whether they failed."""
         self.look_work = look_work(self.context)
-        self.rows = tuple(watched([example.digest for example in self.context.race], LOOK_ROWS))
+        self.rows = tuple(self.context.watched(self.context.race))
 
     def run(self, configs: Sequence[Any], *, halve: bool) -> list[Trial]:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -298,7 +295,7 @@ class _Race:
 
     def _shrink(self, bracket: Bracket, number: int, look: Look) -> None:
         now_PE = self._scaled(bracket)
-        self._charge_look()
+        self._charge_look(bracket)
         path = self.folder / "losses-before.npy"
 
         def choose() -> dict[str, Any]:
@@ -330,13 +327,23 @@ class _Race:
             bracket.keep(decision.keep)
         self.alive = [self.alive[i] for i in decision.keep]
 
-    def _charge_look(self) -> None:
-        """To those whose answers were read: who has not moved since the last look is not read again."""
-        for candidate in self.alive:
+    def _charge_look(self, bracket: Bracket) -> None:
+        """To those whose answers were read: who has not moved since, or is remembered, is not read again."""
+        for member, candidate in enumerate(self.alive):
             if self.read_at[candidate] != self.reached[candidate]:
                 self.read_at[candidate] = self.reached[candidate]
-                self.work += self.look_work
-                self.spent[candidate] += self.look_work
+                self._charge(candidate, 0 if bracket.remembers(member) else self.look_work, bracket, member)
+
+    def _charge_closing(self, bracket: Bracket) -> None:
+        """For race rows that a trained member's evaluations did not read."""
+        closing = self.context.closing_tokens * len(self.context.folds) if self.method.trained else 0
+        for member, candidate in enumerate(self.alive):
+            self._charge(candidate, closing, bracket, member)
+
+    def _charge(self, candidate: int, tokens: int, bracket: Bracket, member: int) -> None:
+        work = round(tokens * bracket.reading_share(member))
+        self.work += work
+        self.spent[candidate] += work
 
     def _scaled(self, bracket: Bracket) -> np.ndarray:
         """Temperature-scaled losses on the rows of a look, [members, rows], class-balanced where the metric is."""
@@ -369,6 +376,7 @@ class _Race:
         metric = METRICS.get(self.arena.task.metric)
         n = len(self.context.labels)
         predictions = bracket.predictions() if self.alive else []
+        self._charge_closing(bracket)
         thresholds: list[Thresholds] = [None] * len(predictions)
         if self.context.several:
             thresholds = [self._thresholds(row) for row in predictions]

@@ -10,6 +10,13 @@ import numpy as np
 
 from tunewise.models.encoder import Tokens
 
+LEAST_WATCHED, MOST_WATCHED = 100, 300
+TRAIN_ROWS_PER_WATCHED = 8
+"""Of train, to one dev row that is read while members train, so that reading dev costs less than training.
+
+With up to 1,000 rows always, dev took longer to read than 1,000 rows took to train on for two epochs.
+"""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -20,6 +27,11 @@ class Rows:
 
     def subset(self, indices: Sequence[int]) -> "Rows":
         return Rows(self.tokens.of_rows(indices), self.target_E[list(indices)])
+
+
+def watched_count(train_rows: int) -> int:
+    """How many dev rows are read, at most, at evaluations and at looks; what finishes is scored on every row."""
+    return min(MOST_WATCHED, max(LEAST_WATCHED, train_rows // TRAIN_ROWS_PER_WATCHED))
 
 
 def watched(digests: Sequence[str], most: int) -> list[int]:

@@ -199,6 +199,24 @@ def test_cost_is_what_training_takes(context, stacked):
     assert cost.fits is None
 
 
+def test_a_few_rows_are_read_on_the_way_and_the_others_once(context, stacked, monkeypatch):
+    monkeypatch.setattr("tunewise.training.rows.LEAST_WATCHED", 6)
+    bracket = Lora().open(context, [quick()])
+    bracket.advance(bracket.horizon)
+    (loop,) = bracket.loops
+    read, score = [], loop.score
+    monkeypatch.setattr(loop, "score", lambda tokens, members: read.append(tokens.rows) or score(tokens, members))
+    rows = tuple(context.watched(context.race))
+    (some,) = bracket.predictions(rows)
+    assert (len(some), read) == (6, [])
+    (whole,) = bracket.predictions()
+    assert (len(whole), read) == (15, [15])
+    for row, answer in zip(rows, some, strict=True):
+        assert answer.scores == pytest.approx(whole[row].scores, abs=1e-5)
+    assert context.watched_tokens == 60
+    assert context.closing_tokens == context.race_tokens
+
+
 def test_one_label_is_skipped_with_its_reason(context):
     rows = tuple(row for row in context.fold.train if row.target == "up")
     alone = context_of(context.base, folds=(Fold(train=rows, race=context.fold.race),))

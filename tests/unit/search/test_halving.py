@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tunewise.search.halving import SHAKY, Measured, cut, expected_share, first_cut, stability, trust
+from tunewise.search.halving import SHAKY, Measured, cut, expected_share, first_cut, looks, stability, trust
 
 EXAMPLES = 200
 
@@ -89,7 +89,37 @@ def test_two_members_are_never_halved_without_evidence() -> None:
 
 @pytest.mark.parametrize(
     ("members", "share"),
-    [(1, 1.0), (2, 2.0), (6, 6 / 20 + 3 / 20 + 3 * 0.95), (32, 32 / 20 + 16 * 0.95)],
+    [(1, 1.0), (2, 2.0), (6, 0.6 + 0.3 + 3 * 0.9), (32, 3.2 + 16 * 0.9)],
 )
 def test_the_expected_work_of_a_bracket(members: int, share: float) -> None:
     assert expected_share(members) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "marks"),
+    [
+        (5000, [250, 500, 1250, 3000]),
+        (128, [6, 13, 32, 77]),
+        (96, [12, 24, 48, 72]),
+        (64, [8, 16, 32, 48]),
+        (24, [3, 6, 12, 18]),
+        (4, [1, 2, 3]),
+    ],
+)
+def test_short_runs_are_not_compared_while_they_warm_up(horizon: int, marks: list[int]) -> None:
+    assert sorted({mark for mark, _ in looks(16, horizon)}) == marks
+
+
+def test_nothing_is_compared_where_there_is_nothing_between_start_and_end() -> None:
+    assert looks(16, 1) == looks(16, 2) == looks(2, 5000) == []
+
+
+def test_members_that_have_not_answered_anew_are_no_evidence() -> None:
+    same = losses([0.9, 0.7, 0.5, 0.3, 0.2, 0.1], 1)
+    assert first_cut(same, same, rng=rng()).measured is None
+    assert cut(same, same, (), rng=rng()).keep == (0, 1, 2, 3, 4, 5)
+    moved = same.copy()
+    moved[:3] -= 0.05
+    found = cut(same, moved, (), rng=rng()).measured
+    assert found is not None
+    assert found.members == 3

@@ -37,7 +37,7 @@ class FakeConfig:
 
 
 class FakeBracket:
-    """Members whose probability of the right label is their skill, from the first step on."""
+    """Members whose probability of the right label is their skill, and a trifle more with each step."""
 
     def __init__(self, configs: Sequence[FakeConfig]) -> None:
         self.configs, self.horizon, self.layout = list(configs), 16, None
@@ -53,6 +53,12 @@ class FakeBracket:
     def fidelity(self) -> int:
         return min(self.reached)
 
+    def reading_share(self, member: int) -> float:
+        return 1.0
+
+    def remembers(self, member: int) -> bool:
+        return False
+
     def advance(self, fidelity: int, members: Sequence[int] | None = None) -> int:
         if any(c.fails_at is not None and fidelity >= c.fails_at for c in self.configs):
             raise RuntimeError("the layer melted")
@@ -65,11 +71,11 @@ class FakeBracket:
 
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
         found: list[list[Prediction]] = []
-        for config in self.configs:
+        for config, reached in zip(self.configs, self.reached, strict=True):
             rng = np.random.default_rng(0)
             found.append([])
             for example in () if config.diverges else [RACE[row] for row in rows or range(len(RACE))]:
-                share = float(np.clip(config.skill + rng.normal(0, 0.2), 0.01, 0.99))
+                share = float(np.clip(config.skill + 1e-4 * reached + rng.normal(0, 0.2), 0.01, 0.99))
                 wrong = LABELS[example.target == "no"]
                 scores = {str(example.target): share, wrong: 1 - share}
                 found[-1].append(Prediction(text=max(scores, key=scores.__getitem__), scores=scores))
@@ -163,7 +169,7 @@ def test_losers_leave_the_race_where_the_order_holds(arena: Arena, context: Cont
     trials = run_bracket(arena, method, context, configs, name="b", halve=True)
     done = [t.status is Status.FINISHED for t in trials]
     assert done == [False, True, False, False, False, False]
-    assert "left the race at 12% of its horizon: the order held" in trials[0].reason
+    assert "left the race at 25% of its horizon: the order held" in trials[0].reason
     assert trials[0].curve.dev_losses == (0.5,)
     assert trials[0].work < trials[1].work
 
@@ -171,14 +177,14 @@ def test_losers_leave_the_race_where_the_order_holds(arena: Arena, context: Cont
 def test_a_few_go_ahead_and_the_rest_follow_only_where_they_promise_something(arena: Arena, context: Context) -> None:
     method = FakeMethod()
     trials = run_bracket(arena, method, context, [FakeConfig(skill=s) for s in SIXTEEN], name="b", halve=True)
-    # everyone to the first mark, twelve of them to the second; of the rest the best one follows; the four best go on
-    assert method.opened[0].advanced[:4] == [16, 12, 1, 4]
+    # everyone to step 2, twelve of them to 4; of the rest the best one follows; the four best go on to 8, two to 12
+    assert method.opened[0].advanced[:7] == [16, 16, 12, 12, 1, 1, 4]
     assert [place for place, trial in enumerate(trials) if trial.status is Status.FINISHED] == [14]
     behind = trials[12]
-    assert "left the race at 6% of its horizon: the order held among those that went ahead" in str(behind.reason)
-    assert behind.work == 10
-    assert trials[0].work == 20
-    assert sum(trial.work for trial in trials) == 10 * (16 + 13 + 4 * 2 + 2 * 6 + 6)
+    assert "left the race at 12% of its horizon: the order held among those that went ahead" in str(behind.reason)
+    assert behind.work == 20
+    assert trials[0].work == 40
+    assert sum(trial.work for trial in trials) == 10 * (16 * 2 + 13 * 2 + 4 * 4 + 2 * 4 + 4)
 
 
 def test_a_race_that_is_interrupted_at_every_slice_ends_as_an_undisturbed_one(
@@ -216,8 +222,18 @@ def test_where_every_member_diverges_all_fail_with_their_own_reason(arena: Arena
 def test_looks_are_charged_to_whose_answers_were_read(arena: Arena, context: Context) -> None:
     context = dataclasses.replace(context, race_tokens=40)
     trials = run_bracket(arena, FakeMethod(), context, [FakeConfig(skill=s) for s in SIXTEEN], name="b", halve=True)
-    assert trials[12].work == 10 + 40, "to the first mark, and one look"
-    assert trials[0].work == 20 + 2 * 40, "to the second, and two"
+    assert trials[12].work == 20 + 40, "to the first mark, and one look"
+    assert trials[0].work == 40 + 2 * 40, "to the second, and two"
+
+
+def test_rows_that_were_not_watched_are_charged_to_what_finishes(
+    arena: Arena, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = dataclasses.replace(context, race_tokens=40)
+    (known,) = run_bracket(arena, FakeMethod(), context, [FakeConfig()], name="known", halve=False)
+    monkeypatch.setattr("tunewise.training.rows.LEAST_WATCHED", len(RACE) - 1)
+    (unknown,) = run_bracket(arena, FakeMethod(), context, [FakeConfig()], name="unknown", halve=False)
+    assert (known.work, unknown.work) == (160, 160 + 40)
 
 
 def test_a_member_that_diverged_fails_and_the_others_go_on(arena: Arena, context: Context) -> None:
