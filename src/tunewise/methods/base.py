@@ -163,8 +163,8 @@ class Bracket(Protocol):
     def losses(self) -> np.ndarray:
         """Negative log-probability of each race example's target, [P, examples], float64, not temperature-scaled."""
 
-    def reading_share(self, member: int) -> float:
-        """Share of the base that is computed to answer on a new row; smaller where kept states stand in for a part."""
+    def reading_work(self, member: int, tokens: int) -> int:
+        """Of answering anew, as a member stands, on rows of so many tokens in all folds together."""
 
     def remembers(self, member: int) -> bool:
         """Whether this member's answers on the watched rows are at hand, so that a look costs nothing."""
@@ -310,8 +310,8 @@ class MadeAtOnce:
             ]
         )
 
-    def reading_share(self, member: int) -> float:
-        return 1.0
+    def reading_work(self, member: int, tokens: int) -> int:
+        return tokens
 
     def remembers(self, member: int) -> bool:
         return False

@@ -86,8 +86,9 @@ class FoldedBracket:
     def losses(self) -> np.ndarray:
         return np.concatenate([bracket.losses() for bracket in self.brackets], axis=1)
 
-    def reading_share(self, member: int) -> float:
-        return self.brackets[0].reading_share(member)
+    def reading_work(self, member: int, tokens: int) -> int:
+        of_fold = tokens // len(self.brackets)
+        return sum(bracket.reading_work(member, of_fold) for bracket in self.brackets)
 
     def remembers(self, member: int) -> bool:
         return all(bracket.remembers(member) for bracket in self.brackets)

@@ -370,8 +370,8 @@ class TrainedBracket:
         loss_PE: np.ndarray = -log_PEL.gather(-1, target.expand(self.size, -1)[..., None])[..., 0].numpy()
         return loss_PE
 
-    def reading_share(self, member: int) -> float:
-        return self._place(member)[0].work_share
+    def reading_work(self, member: int, tokens: int) -> int:
+        return self._place(member)[0].reading_work(tokens)
 
     def remembers(self, member: int) -> bool:
         return self._place(member)[0].remembers

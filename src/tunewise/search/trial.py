@@ -341,7 +341,7 @@ class _Race:
             self._charge(candidate, closing, bracket, member)
 
     def _charge(self, candidate: int, tokens: int, bracket: Bracket, member: int) -> None:
-        work = round(tokens * bracket.reading_share(member))
+        work = bracket.reading_work(member, tokens) if tokens else 0
         self.work += work
         self.spent[candidate] += work
 
@@ -384,62 +384,90 @@ class _Race:
                 judged_again(row, low) if low else row for row, low in zip(predictions, thresholds, strict=True)
             ]
         table_P = [self.arena.judge(row, self.context.labels) if row else None for row in predictions]
-        sign = 1.0 if metric.greater_is_better else -1.0
         score_P = np.array([np.nan if table is None else metric.aggregate(table, n) for table in table_P])
         loss_P = np.array([self._member_losses(row).mean() for row in predictions])
-        failed = [self._failed(bracket, p, score_P[p], loss_P[p]) for p in range(len(table_P))]
-        usable = [p for p, reason in enumerate(failed) if reason is None]
+        failed_P = [self._failed(bracket, p, score_P[p], loss_P[p]) for p in range(len(table_P))]
+        order = self._ranked(table_P, score_P, loss_P, failed_P)
+        tables = [table_P[p] for p in sorted(order)]
         best = None
-        if usable:
-            top = max(usable, key=lambda p: (sign * score_P[p], -loss_P[p]))
-            rng = generator(self.context.seed, "winner", self.name)
-            near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
-            for p in sorted(usable, key=lambda p: (p not in near, loss_P[p])):
-                try:
-                    self._save(bracket, p, predictions[p], thresholds[p], [table_P[other] for other in usable])
-                    best = p
-                except RefitFailed as error:
-                    failed[p] = str(error)
-                if isinstance(bracket, FoldedBracket):
-                    self.work += bracket.spent_on_refits
-                    self.spent[self.alive[p]] += bracket.spent_on_refits
-                    bracket.spent_on_refits = 0
-                if best is not None:
-                    break
-        trials: list[Trial] = []
-        for member, candidate in enumerate(self.candidates):
-            if member not in self.alive:
-                gone = self.left[member]
-                trials.append(
-                    Unfinished(
-                        candidate=candidate,
-                        status=Status.FAILED if gone["failed"] else Status.OUT_OF_BUDGET,
-                        reason=gone["reason"],
-                        work=int(self.spent[member]),
-                        curve=curve_from_plain(gone["curve"]),
-                    )
-                )
-                continue
-            place = self.alive.index(member)
-            if (reason := failed[place]) is not None:
-                trials.append(
-                    Unfinished(candidate=candidate, status=Status.FAILED, reason=reason, work=int(self.spent[member]))
-                )
-                continue
-            trials.append(
-                Finished(
-                    candidate=candidate,
-                    score=float(score_P[place]),
-                    loss=float(loss_P[place]),
-                    work=int(self.spent[member]),
-                    seconds=0.0,
-                    peak_memory_bytes=0,
-                    trainable_parameters=bracket.trainable_parameters(place),
-                    folder=f"trials/{self.name}" if place == best else None,
-                    curve=bracket.curve(place),
-                )
+        for p in order:
+            failed_P[p] = self._saved(bracket, p, predictions[p], thresholds[p], tables)
+            if failed_P[p] is None:
+                best = p
+                break
+        return [self._trial(bracket, member, score_P, loss_P, failed_P, best) for member in range(len(self.candidates))]
+
+    def _ranked(
+        self,
+        table_P: Sequence[np.ndarray | None],
+        score_P: np.ndarray,
+        loss_P: np.ndarray,
+        failed_P: Sequence[str | None],
+    ) -> list[int]:
+        """Members that have a result, the one to take first: of those near the best by metric, the lowest loss."""
+        usable = [p for p, reason in enumerate(failed_P) if reason is None]
+        if not usable:
+            return []
+        sign = 1.0 if METRICS.get(self.arena.task.metric).greater_is_better else -1.0
+        top = max(usable, key=lambda p: (sign * score_P[p], -loss_P[p]))
+        rng = generator(self.context.seed, "winner", self.name)
+        near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
+        return sorted(usable, key=lambda p: (p not in near, loss_P[p]))
+
+    def _saved(
+        self,
+        bracket: Bracket,
+        member: int,
+        predictions: Sequence[Prediction],
+        thresholds: Thresholds,
+        tables: Sequence[np.ndarray | None],
+    ) -> str | None:
+        """Save a member that is to serve; why that failed, or None. A refit on all rows is paid for either way."""
+        try:
+            self._save(bracket, member, predictions, thresholds, tables)
+        except RefitFailed as error:
+            reason = str(error)
+        else:
+            reason = None
+        if isinstance(bracket, FoldedBracket):
+            self.work += bracket.spent_on_refits
+            self.spent[self.alive[member]] += bracket.spent_on_refits
+            bracket.spent_on_refits = 0
+        return reason
+
+    def _trial(
+        self,
+        bracket: Bracket,
+        member: int,
+        score_P: np.ndarray,
+        loss_P: np.ndarray,
+        failed_P: Sequence[str | None],
+        best: int | None,
+    ) -> Trial:
+        candidate, work = self.candidates[member], int(self.spent[member])
+        if member not in self.alive:
+            gone = self.left[member]
+            return Unfinished(
+                candidate=candidate,
+                status=Status.FAILED if gone["failed"] else Status.OUT_OF_BUDGET,
+                reason=gone["reason"],
+                work=work,
+                curve=curve_from_plain(gone["curve"]),
             )
-        return trials
+        place = self.alive.index(member)
+        if (reason := failed_P[place]) is not None:
+            return Unfinished(candidate=candidate, status=Status.FAILED, reason=reason, work=work)
+        return Finished(
+            candidate=candidate,
+            score=float(score_P[place]),
+            loss=float(loss_P[place]),
+            work=work,
+            seconds=0.0,
+            peak_memory_bytes=0,
+            trainable_parameters=bracket.trainable_parameters(place),
+            folder=f"trials/{self.name}" if place == best else None,
+            curve=bracket.curve(place),
+        )
 
     def _near(self, top_EK: np.ndarray | None, other_EK: np.ndarray | None, rng: np.random.Generator) -> bool:
         assert top_EK is not None and other_EK is not None  # noqa: PT018 - both are usable

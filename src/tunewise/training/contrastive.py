@@ -170,6 +170,9 @@ class ContrastiveLoop(Loop):
         self._fit_where_unmeasured()
         return super().export(member)
 
+    def reading_work(self, tokens: int) -> int:
+        return super().reading_work(tokens) + (0 if self.remembers else self.head_rows.tokens.tokens * WORK_FORWARD)
+
     def _fit_where_unmeasured(self) -> None:
         """A head for the weights as they are; none was fitted where no evaluation has been."""
         if self.members[0].best_step < 0 and self.active:

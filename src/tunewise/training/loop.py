@@ -283,6 +283,10 @@ class Loop:
                 logits_AEL[:, run] = self.population.logits(self._batch(rows, run), members, None).double().cpu()
         return logits_AEL
 
+    def reading_work(self, tokens: int) -> int:
+        """Of scoring rows of so many tokens by one member as it stands."""
+        return self._work(tokens * WORK_FORWARD)
+
     @property
     def remembers(self) -> bool:
         """Whether every member was evaluated, so that its logits on the race rows cost nothing."""

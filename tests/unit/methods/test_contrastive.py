@@ -135,6 +135,16 @@ def test_the_work_that_was_stated_is_the_work_that_is_spent(context, batch_size)
     assert Contrastive().cost(context, config).work == pytest.approx(spent, rel=0.05)
 
 
+def test_an_answer_before_the_first_evaluation_takes_the_rows_of_the_head_too(context):
+    bracket = Contrastive().open(context, [quick()])
+    (loop,) = bracket.loops
+    assert not bracket.remembers(0)
+    assert bracket.reading_work(0, 100) == 100 + loop.head_rows.tokens.tokens
+    bracket.advance(bracket.horizon)
+    assert bracket.remembers(0)
+    assert bracket.reading_work(0, 100) == 100
+
+
 def test_a_refit_on_all_rows_ends_in_a_predictor(context):
     whole = dataclasses.replace(context, folds=(Fold(train=examples(200, 0), race=()),))
     bracket = Contrastive().open(whole, [quick(batch_size=16, learning_rate=3e-3, epochs=8.0)])

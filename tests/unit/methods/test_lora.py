@@ -217,6 +217,12 @@ def test_a_few_rows_are_read_on_the_way_and_the_others_once(context, stacked, mo
     assert context.closing_tokens == context.race_tokens
 
 
+def test_where_the_lower_blocks_are_kept_an_answer_costs_the_upper_ones(context, stacked):
+    whole, upper = (Lora().open(context, [quick(top_layers=top)]) for top in (None, 1))
+    assert whole.reading_work(0, 100) == 100
+    assert upper.reading_work(0, 100) == round(100 * upper.loops[0].work_share) < 100
+
+
 def test_one_label_is_skipped_with_its_reason(context):
     rows = tuple(row for row in context.fold.train if row.target == "up")
     alone = context_of(context.base, folds=(Fold(train=rows, race=context.fold.race),))

@@ -53,8 +53,8 @@ class FakeBracket:
     def fidelity(self) -> int:
         return min(self.reached)
 
-    def reading_share(self, member: int) -> float:
-        return 1.0
+    def reading_work(self, member: int, tokens: int) -> int:
+        return tokens
 
     def remembers(self, member: int) -> bool:
         return False
