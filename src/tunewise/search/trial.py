@@ -423,12 +423,11 @@ class _Race:
         tables: Sequence[np.ndarray | None],
     ) -> str | None:
         """Save a member that is to serve; why that failed, or None. A refit on all rows is paid for either way."""
+        reason = None
         try:
             self._save(bracket, member, predictions, thresholds, tables)
         except RefitFailed as error:
             reason = str(error)
-        else:
-            reason = None
         if isinstance(bracket, FoldedBracket):
             self.work += bracket.spent_on_refits
             self.spent[self.alive[member]] += bracket.spent_on_refits
