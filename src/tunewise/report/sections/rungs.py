@@ -55,7 +55,8 @@ distance of answer and target in ranks, lower is better:</p>
 {% endif %}
 <p class="quiet">{{ note }}Differences are paired on the same rows: this rung minus the best, with a
 {{ level }} interval; p is two-sided, adjusted by Holm over the rungs.
-Memory is the peak above the start of the trial.{% if searched %}
+Memory is the peak above the start of the trial.
+{% if searched %}
 <b>under-searched</b>: the budget gave this rung fewer trials than its share, so it may do better than shown.
 {% endif %}</p>
 """
