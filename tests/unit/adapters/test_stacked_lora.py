@@ -174,6 +174,22 @@ def mask(sequences, positions, *, seeds=(0,), rates=(0.3,), step=1, site="a", fe
     return dropout_mask(hashes, features, rate_P=rate_P, seeds=list(seeds), step=step, site=site, dtype=torch.float32)
 
 
+@pytest.mark.parametrize("features", [63, 64])
+def test_masks_drop_next_to_nothing_or_next_to_all(features):
+    none, nearly_all = mask(range(8), 16, seeds=(0, 1), rates=(0.0, 0.999995), features=features)
+    assert none.shape == (128, features)
+    assert bool((none == 1).all())
+    assert float((nearly_all > 0).float().mean()) < 0.01
+
+
+def test_the_two_halves_of_a_draw_have_nothing_to_do_with_each_other():
+    kept = (mask(range(64), 16, rates=(0.5,))[0] > 0).float()
+    left, right = kept[:, 0::2], kept[:, 1::2]
+    both = float((left * right).mean())
+    # 32,768 pairs: standard error 0.0024
+    assert abs(both - 0.25) < 0.012
+
+
 def test_masks_drop_the_asked_share_and_keep_the_mean():
     one = mask(range(64), 16)
     assert one.shape == (1, 1024, 64)
