@@ -391,7 +391,7 @@ class _Race:
         tables = [table_P[p] for p in sorted(order)]
         best = None
         for p in order:
-            failed_P[p] = self._saved(bracket, p, predictions[p], thresholds[p], tables)
+            failed_P[p] = self._save(bracket, p, predictions[p], thresholds[p], tables)
             if failed_P[p] is None:
                 best = p
                 break
@@ -413,26 +413,6 @@ class _Race:
         rng = generator(self.context.seed, "winner", self.name)
         near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
         return sorted(usable, key=lambda p: (p not in near, loss_P[p]))
-
-    def _saved(
-        self,
-        bracket: Bracket,
-        member: int,
-        predictions: Sequence[Prediction],
-        thresholds: Thresholds,
-        tables: Sequence[np.ndarray | None],
-    ) -> str | None:
-        """Save a member that is to serve; why that failed, or None. A refit on all rows is paid for either way."""
-        reason = None
-        try:
-            self._save(bracket, member, predictions, thresholds, tables)
-        except RefitFailed as error:
-            reason = str(error)
-        if isinstance(bracket, FoldedBracket):
-            self.work += bracket.spent_on_refits
-            self.spent[self.alive[member]] += bracket.spent_on_refits
-            bracket.spent_on_refits = 0
-        return reason
 
     def _trial(
         self,
@@ -492,9 +472,18 @@ class _Race:
         predictions: Sequence[Prediction],
         thresholds: Thresholds,
         tables: Sequence[np.ndarray | None],
-    ) -> None:
+    ) -> str | None:
+        """Save a member that is to serve; why that failed, or None. A refit on all rows is paid for either way."""
         if self.serve:
-            predictor = bracket.predictor(member)
+            try:
+                predictor = bracket.predictor(member)
+            except RefitFailed as error:
+                return str(error)
+            finally:
+                if isinstance(bracket, FoldedBracket):
+                    self.work += bracket.spent_on_refits
+                    self.spent[self.alive[member]] += bracket.spent_on_refits
+                    bracket.spent_on_refits = 0
             predictor.thresholds = thresholds
             with atomic_folder(self.folder / "predictor") as part:
                 predictor.save(part)
@@ -506,3 +495,4 @@ class _Race:
                 np.save(part / "labels.npy", np.array([self.context.labels.index(p.text) for p in predictions]))
             else:
                 np.save(part / "thresholds.npy", np.array(thresholds))
+        return None
