@@ -35,7 +35,7 @@ def show(
     from tunewise.data.load import load_data
     from tunewise.methods import get_method
     from tunewise.methods.base import Context, Fold, default_of
-    from tunewise.models.causal import Causal
+    from tunewise.models.asked import Asked
     from tunewise.models.embed import FeatureStore
     from tunewise.models.load import load_base
     from tunewise.models.truncation import answering
@@ -44,7 +44,7 @@ def show(
 
     data = load_data(parsed)
     base = load_base(parsed.models[0], device="cpu", dtype="float32")
-    if not isinstance(base, Causal):
+    if not isinstance(base, Asked):
         raise ConfigError(f"prompt show: {base.info.name} is of the family {base.info.family} and reads no prompts.")
     rows = {example.id: example for example in (*data.dev, *data.train)}
     if row is not None and row not in rows:

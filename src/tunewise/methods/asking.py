@@ -8,9 +8,9 @@ import numpy as np
 
 from tunewise.errors import ConfigError, ModelError, PromptError
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters
-from tunewise.models.causal import Causal
+from tunewise.models.answers import scorer_of
+from tunewise.models.asked import Asked
 from tunewise.models.generate import Decoding
-from tunewise.models.score import scorer_of
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.prompted import Calibration, Length, PromptedPredictor
 from tunewise.predictors.written import WrittenPredictor
@@ -104,7 +104,7 @@ def decoding_of(context: Context, config: AskingConfig) -> Decoding:
     stop = next((mark for mark in BREAKS if not any(mark in target for target in targets)), None)
     most = config.max_new_tokens
     if most is None:
-        assert isinstance(context.base, Causal)
+        assert isinstance(context.base, Asked)
         lengths = [len(ids) for ids in context.base.text_ids(targets[:SAMPLED_TARGETS])]
         most = min(int(np.quantile(lengths, LONG_TARGET)) + 2, max(1, context.base.info.max_tokens // 2))
     return Decoding(
@@ -137,9 +137,12 @@ def words_of(context: Context) -> dict[str, str]:
 
 def unaskable(context: Context, make: Callable[[], AskedPredictor] | None = None) -> str | None:
     """Why the base cannot be asked about these rows, or None; `make` gives what would ask, which is tried on a few."""
-    if not isinstance(context.base, Causal):
+    if not isinstance(context.base, Asked):
         return None
-    why = None if context.task.kind == "generate" else _unaskable_labels(context)
+    if context.task.kind == "generate":
+        why = None if context.base.writes else f"{context.base.info.name} scores words and writes no texts"
+    else:
+        why = _unaskable_labels(context)
     if why is None and make is not None:
         try:
             make().tokens(context.fold.train[:TRIED])
@@ -180,11 +183,11 @@ def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPre
     if context.fold.race:
         first = make(configs[0])
         first.tokens(context.fold.race)
-        said = (first.given.said(len(context.fold.race)), scorer_of(_causal(context)).note)
+        said = (first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note)
         bracket.said = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
     return bracket
 
 
-def _causal(context: Context) -> Causal:
-    assert isinstance(context.base, Causal)
+def _asked(context: Context) -> Asked:
+    assert isinstance(context.base, Asked)
     return context.base

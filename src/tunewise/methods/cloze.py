@@ -16,9 +16,10 @@ from tunewise.methods.base import Choice, Context, Parameters, Real
 from tunewise.methods.lora import Lora, LoraConfig
 from tunewise.methods.stacked import StackedMethod
 from tunewise.methods.trained import Bench, TrainedConfig, nothing_to_learn
+from tunewise.models.asked import common_start
 from tunewise.models.causal import Causal
 from tunewise.models.encoder import Encoder
-from tunewise.predictors.prompted import common_start, prompt_tokens
+from tunewise.predictors.prompted import prompt_tokens
 from tunewise.prompts.prompt import Prompt
 from tunewise.training.population import HeadStart
 from tunewise.training.rows import Rows

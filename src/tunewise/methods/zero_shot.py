@@ -9,7 +9,7 @@ import numpy as np
 from tunewise.errors import ConfigError
 from tunewise.methods.asking import ASKED, AskingConfig, ask, asking, asking_cost, unaskable
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters, Space
-from tunewise.models.causal import Causal
+from tunewise.models.asked import Asked
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.head import HeadPredictor
 from tunewise.prompts.labels import in_words
@@ -52,7 +52,7 @@ class ZeroShot:
     default_share = 0.0
 
     def skip(self, context: Context) -> str | None:
-        if isinstance(context.base, Causal):
+        if isinstance(context.base, Asked):
             return unaskable(context, lambda: asking(context, self.default(context)))
         if context.task.kind == "generate":
             return f"zero_shot: {context.base.info.name} writes nothing; texts are written by causal bases"
@@ -69,7 +69,7 @@ class ZeroShot:
         return ZeroShotConfig()
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[ZeroShotConfig]:
-        if not isinstance(context.base, Causal):
+        if not isinstance(context.base, Asked):
             return [ZeroShotConfig(label_text="name")][:n]
         if context.task.kind == "generate":
             return []
@@ -77,12 +77,12 @@ class ZeroShot:
         return [ZeroShotConfig(length=length, calibration=how) for length, how in tried][:n]  # type: ignore[arg-type]
 
     def cost(self, context: Context, config: ZeroShotConfig) -> Cost:
-        if isinstance(context.base, Causal):
+        if isinstance(context.base, Asked):
             return asking_cost(context, asking(context, config))
         return Cost(work=0, seconds=0.0, memory_bytes=0, trainable_parameters=0)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
-        if isinstance(context.base, Causal):
+        if isinstance(context.base, Asked):
             return ask(context, configs, lambda config: asking(context, config))
 
         def make(member: int) -> tuple[Predictor, int]:

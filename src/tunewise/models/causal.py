@@ -6,14 +6,16 @@ Axes: S places, H hidden, V vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from tunewise.models.encoder import BaseInfo, Encoder, valid
+from tunewise.models.asked import Asked, common_start
+from tunewise.models.encoder import BaseInfo
+from tunewise.models.prefix_tree import Request
 from tunewise.models.tree import shared_tree
 
 
@@ -24,7 +26,7 @@ class _Given(nn.Module):
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 
 
-class Causal(Encoder):
+class Causal(Asked):
     """A frozen decoder with its tokenizer; `model` is its body, `read` goes from hidden states to the vocabulary."""
 
     def __init__(self, info: BaseInfo, model: Any, tokenizer: Any) -> None:
@@ -37,19 +39,32 @@ class Causal(Encoder):
         self.start_ids: tuple[int, ...] = _added_before(tokenizer)
         self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)
 
-    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text as it stands: nothing is put before or after it, and nothing is cut."""
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        return [e.ids for e in self._backend.encode_batch([valid(text) for text in texts], add_special_tokens=False)]
+    @property
+    def body(self) -> nn.Module:
+        return self.model
 
-    def cut(self, text: str, tokens: int, keep: Literal["keep_start", "keep_end"]) -> str:
-        """The text's first or last characters that make at most so many tokens."""
-        self._backend.no_truncation()
-        spans = self._backend.encode(valid(text), add_special_tokens=False).offsets
-        if tokens >= len(spans):
-            return text
-        return text[: spans[tokens - 1][1]] if keep == "keep_start" else text[spans[len(spans) - tokens][0] :]
+    def prompt_ids(self, prompts: Sequence[str]) -> list[np.ndarray]:
+        return [np.array([*self.start_ids, *ids], dtype=np.int64) for ids in self.text_ids(prompts)]
+
+    def room(self, answer_tokens: int) -> int:
+        return self.info.max_tokens - answer_tokens - len(self.start_ids)
+
+    def requests(self, prompt: str, answers: Sequence[str], *, end: bool = False) -> list[Request]:
+        """Prompt and answer are one text; where an answer joins the prompt's last token, all are scored from before."""
+        alone, *whole = self.text_ids([prompt, *(prompt + answer for answer in answers)])
+        return self._after(alone, whole, self.end_ids[:1] if end else ())
+
+    def _after(self, prompt: Sequence[int], whole: Sequence[Sequence[int]], end: Sequence[int]) -> list[Request]:
+        shared = min(common_start(prompt, answered) for answered in whole)
+        # something must be read before the first word
+        shared = max(shared, 0 if self.start_ids else 1)
+        return [
+            Request(np.array([*self.start_ids, *answered[:shared]]), np.array([*answered[shared:], *end]))
+            for answered in whole
+        ]
+
+    def fits(self, request: Request) -> bool:
+        return len(request.context) + len(request.continuation) <= self.info.max_tokens
 
     def output_rows(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Float32 rows [tokens, H] and biases [tokens] of the layer that reads the vocabulary off hidden states."""

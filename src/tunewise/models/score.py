@@ -3,7 +3,6 @@
 Axes: B bundles of a pass, N tokens of the longest, S places whose next token is wanted, V vocabulary, H hidden.
 """
 
-import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -31,19 +30,6 @@ TRIED = 8
 """Neighbours, from the start and from the middle, on which it is seen whether sharing changes anything."""
 
 
-_lock = threading.Lock()
-
-
-def scorer_of(base: Causal) -> "Scorer":
-    """The one scorer of a base, so that it is tried once whether sharing works there."""
-    with _lock:
-        found = vars(base).get("_scorer")
-        # a copy of a base brings the scorer of the original along
-        if found is None or found.base is not base or found.body is not base.model:
-            found = base._scorer = Scorer(base)  # type: ignore[attr-defined]
-        return found
-
-
 class Scorer:
     """Scores continuations on one causal base, or on a module tree that was adapted from it."""
 
@@ -60,6 +46,12 @@ class Scorer:
             with torch.inference_mode(), fast_float32():
                 self._try(requests)
         return self._tree is not None
+
+    def tokens(self, requests: Sequence[Request]) -> int:
+        """Tokens that are computed to score these: what they share is computed once, where the base allows it."""
+        if not self.shares(requests):
+            return sum(len(request.read) for request in requests)
+        return sum(segment.total for segment in prefix_tree(requests))
 
     def score(self, requests: Sequence[Request]) -> list[np.ndarray]:
         """Natural-log probability of each token of each request's continuation, float64.

@@ -18,7 +18,7 @@ from tunewise.adapters.files import load_adapter, save_adapter
 from tunewise.adapters.stack import Form
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
-from tunewise.models.causal import Causal
+from tunewise.models.asked import Asked
 from tunewise.models.encoder import Encoder, answering
 from tunewise.models.tree import shared_tree
 from tunewise.predictors.base import Bases
@@ -66,7 +66,7 @@ class AdaptedPredictor:
         self.weight_LH, self.bias_L = weight_LH.astype(np.float32), bias_L.astype(np.float32)
         self.tensors, self.adapter, self.unit_length = dict(tensors), adapter, unit_length
         self.thresholds, self.prompt = thresholds, prompt
-        if prompt is not None and not isinstance(base, Causal):
+        if prompt is not None and not isinstance(base, Asked):
             raise ModelError(f"adapted: {base.info.name} reads no prompts. Use a causal base.")
         if self.weight_LH.shape != (len(labels), base.info.hidden_size) or self.bias_L.shape != (len(labels),):
             raise ModelError(
@@ -96,7 +96,7 @@ class AdaptedPredictor:
         if self.prompt is None:
             feature_EH = self.encoder.features([example.texts for example in examples], answering(self.policy))
         else:
-            assert isinstance(self.encoder, Causal)
+            assert isinstance(self.encoder, Asked)
             feature_EH = self.encoder.features_of(prompt_tokens(self.encoder, self.prompt, examples, self.policy))
         logits_EL = feature_EH.astype(np.float64) @ self.weight_LH.T.astype(np.float64) + self.bias_L
         return from_logits(logits_EL, self.labels, self.thresholds)

@@ -13,10 +13,10 @@ import numpy as np
 
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError, PromptError
-from tunewise.models.causal import Causal
+from tunewise.models.answers import scorer_of
+from tunewise.models.asked import Asked
 from tunewise.models.encoder import Encoder
-from tunewise.models.prefix_tree import Request, prefix_tree
-from tunewise.models.score import scorer_of
+from tunewise.models.prefix_tree import Request
 from tunewise.models.tokens import Tokens
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
@@ -33,12 +33,10 @@ Calibration = Literal["none", "contextual", "domain"]
 
 SETTINGS = "prompted.json"
 SAYS_NOTHING = ("N/A", "[MASK]", "")
-END = "\n"
-"""What is scored after the words where those of one label begin those of another."""
 
 
 def fitted_prompts(
-    base: Causal, prompt: Prompt, examples: Sequence[Example], policy: Truncation, room: int
+    base: Asked, prompt: Prompt, examples: Sequence[Example], policy: Truncation, room: int
 ) -> tuple[list[tuple[Part, ...]], Given]:
     """The prompt of each row in at most `room` tokens, and what was given up for that.
 
@@ -59,7 +57,7 @@ def fitted_prompts(
 class _Shorter:
     """A row that gives way: its longest field by tokens, of a conversation the oldest turns before that."""
 
-    def __init__(self, base: Causal, prompt: Prompt, row: Example, policy: Truncation) -> None:
+    def __init__(self, base: Asked, prompt: Prompt, row: Example, policy: Truncation) -> None:
         self.base, self.prompt, self.row = base, prompt, row
         self.keep: Literal["keep_start", "keep_end"] = "keep_end" if policy == "keep_end" else "keep_start"
 
@@ -91,10 +89,10 @@ class _Shorter:
         return True
 
 
-def prompt_tokens(base: Causal, prompt: Prompt, examples: Sequence[Example], policy: Truncation) -> Tokens:
+def prompt_tokens(base: Asked, prompt: Prompt, examples: Sequence[Example], policy: Truncation) -> Tokens:
     """What the base reads before it answers, one sequence a row; no longer than its limit."""
-    parts, given = fitted_prompts(base, prompt, examples, policy, base.info.max_tokens - len(base.start_ids))
-    ids = [np.array([*base.start_ids, *own]) for own in base.text_ids([joined(each) for each in parts])]
+    parts, given = fitted_prompts(base, prompt, examples, policy, base.room(0))
+    ids = base.prompt_ids([joined(each) for each in parts])
     return Tokens(ids=ids, types=None, row_S=np.arange(len(ids)), rows=len(ids), cut_tokens=given.input_tokens)
 
 
@@ -107,7 +105,7 @@ class Token(NamedTuple):
     """Whether it belongs to the answer."""
 
 
-def tokens_of(base: Causal, request: Request) -> list[Token]:
+def tokens_of(base: Asked, request: Request) -> list[Token]:
     """What is read and scored, token by token."""
     ids = [*request.context.tolist(), *request.continuation.tolist()]
     pieces = base.tokenizer.convert_ids_to_tokens(ids)
@@ -138,7 +136,7 @@ class PromptedPredictor:
             ModelError: the base does not write.
             PromptError: a label has no words.
         """
-        if not isinstance(base, Causal):
+        if not isinstance(base, Asked):
             raise ModelError(f"prompted: {base.info.name} gives no probabilities of words. Use a causal base.")
         missing = [label for label in labels if label not in prompt.words]
         if missing:
@@ -148,17 +146,17 @@ class PromptedPredictor:
         self.length: Length = length
         self.calibration: Calibration = calibration
         self.thresholds: Thresholds = None
-        if calibration == "domain" and not base.start_ids and not prompt.lead.strip():
+        if calibration == "domain" and not prompt.lead.strip() and not len(base.prompt_ids([""])[0]):
             raise PromptError(
                 f"prompted: `calibration: domain` needs something that leads to the answer, and {base.info.name} "
                 "begins no text by itself. Use a `lead` or another calibration."
             )
         self.given = Given()
         """What was given up for the last rows that were asked about."""
-        self._end = END if self._one_begins_another(base) else ""
+        self._end = base.label_end if self._one_begins_another(base) else ""
         self._prior_L: np.ndarray | None = None
 
-    def _one_begins_another(self, base: Causal) -> bool:
+    def _one_begins_another(self, base: Asked) -> bool:
         """Whether a label's words are the beginning of another's: it must then be told where an answer ends."""
         words = [self.prompt.answer(self.prompt.words[label]) for label in self.labels]
         ids = sorted(map(tuple, base.text_ids(words)))
@@ -167,55 +165,45 @@ class PromptedPredictor:
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
             return []
-        scores_EL = self._scores([self._prompt_ids(parts) for parts in self._fitted(examples)])
+        scores_EL = self._scores([joined(parts) for parts in self._fitted(examples)])
         return from_logits(scores_EL - self._prior(examples[0]), self.labels, None)
 
     def tokens(self, examples: Sequence[Example]) -> int:
         """Tokens that are computed for these rows: what they share is computed once, where the base allows it."""
-        requests = [request for ids in map(self._prompt_ids, self._fitted(examples)) for request in self._requests(ids)]
-        if not scorer_of(self._causal).shares(requests):
-            return sum(len(request.read) for request in requests)
-        return sum(segment.total for segment in prefix_tree(requests))
+        requests = [request for parts in self._fitted(examples) for request in self._requests(joined(parts))]
+        return scorer_of(self._asked).tokens(requests)
 
     def laid_out(self, example: Example) -> tuple[str, list[Token]]:
         """The text that is read for a row with its right answer (the first label without one), and its tokens."""
         (parts,) = self._fitted([example])
         label = str(example.target) if example.target is not None else self.labels[0]
-        request = self._requests(self._prompt_ids(parts))[self.labels.index(label)]
+        request = self._requests(joined(parts))[self.labels.index(label)]
         answer = self.prompt.answer(self.prompt.words[label]) + self._end
-        return joined(parts) + answer, tokens_of(self._causal, request)
+        return joined(parts) + answer, tokens_of(self._asked, request)
 
     def _fitted(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
-        base = self._causal
-        answers = [self.prompt.answer(self.prompt.words[label]) for label in self.labels]
-        longest = max(len(ids) for ids in base.text_ids(answers)) + len(self._end)
-        room = base.info.max_tokens - longest - len(base.start_ids)
-        found, self.given = fitted_prompts(base, self.prompt, examples, self.policy, room)
+        base = self._asked
+        longest = max(len(ids) for ids in base.text_ids(self._answers))
+        found, self.given = fitted_prompts(base, self.prompt, examples, self.policy, base.room(longest))
         return found
 
     @property
-    def _causal(self) -> Causal:
-        assert isinstance(self.base, Causal)
+    def _asked(self) -> Asked:
+        assert isinstance(self.base, Asked)
         return self.base
 
-    def _prompt_ids(self, parts: Sequence[Part]) -> list[list[int]]:
-        """Token ids of the prompt followed by each label's words."""
-        text = joined(parts)
-        whole = [text + self.prompt.answer(self.prompt.words[label]) + self._end for label in self.labels]
-        return self._causal.text_ids([text, *whole])
+    @property
+    def _answers(self) -> list[str]:
+        return [self.prompt.answer(self.prompt.words[label]) + self._end for label in self.labels]
 
-    def _requests(self, ids: Sequence[Sequence[int]]) -> list[Request]:
-        """One for each label; where its words join the prompt's last token, all labels are scored from before it."""
-        start, (prompt, *whole) = list(self._causal.start_ids), ids
-        shared = min(common_start(prompt, answered) for answered in whole)
-        # something must be read before the first word
-        shared = max(shared, 0 if start else 1)
-        return [Request(np.array([*start, *answered[:shared]]), np.array(answered[shared:])) for answered in whole]
+    def _requests(self, prompt: str) -> list[Request]:
+        """One for each label."""
+        return self._asked.requests(prompt, self._answers)
 
-    def _scores(self, prompts: Sequence[list[list[int]]]) -> np.ndarray:
+    def _scores(self, prompts: Sequence[str]) -> np.ndarray:
         """[E, L], divided by length where that is asked for."""
-        requests = [request for ids in prompts for request in self._requests(ids)]
-        found = scorer_of(self._causal).score(requests)
+        requests = [request for prompt in prompts for request in self._requests(prompt)]
+        found = scorer_of(self._asked).score(requests)
         divide = np.mean if self.length == "token" else np.sum
         return np.array([float(divide(each)) for each in found]).reshape(len(prompts), len(self.labels))
 
@@ -230,11 +218,11 @@ class PromptedPredictor:
             return np.zeros(len(self.labels))
         if self.calibration == "domain":
             # what leads to the answer stands alone, as it would after a row
-            ids = [self._prompt_ids([Part("lead", self.prompt.lead.lstrip())])]
+            prompts = [self.prompt.lead.lstrip()]
         else:
             empty = [Example(id="calibration", fields=dict.fromkeys(like.fields, text)) for text in SAYS_NOTHING]
-            ids = [self._prompt_ids(parts) for parts in self._fitted(empty)]
-        prior_L: np.ndarray = self._scores(ids).mean(axis=0)
+            prompts = [joined(parts) for parts in self._fitted(empty)]
+        prior_L: np.ndarray = self._scores(prompts).mean(axis=0)
         return prior_L
 
     def save(self, folder: Path) -> None:
@@ -269,8 +257,3 @@ class PromptedPredictor:
             length=settings["length"],
             calibration=settings["calibration"],
         )
-
-
-def common_start(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens that two sequences have in common at their beginning."""
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -9,14 +9,14 @@ import numpy as np
 
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ConfigError, ModelError, PromptError
-from tunewise.models.causal import Causal
+from tunewise.models.answers import scorer_of, writer_of
+from tunewise.models.asked import Asked
 from tunewise.models.encoder import Encoder
-from tunewise.models.generate import Decoding, Writer
+from tunewise.models.generate import Decoding
 from tunewise.models.prefix_tree import Request
-from tunewise.models.score import scorer_of
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
-from tunewise.predictors.prompted import Token, common_start, fitted_prompts, tokens_of
+from tunewise.predictors.prompted import Token, fitted_prompts, tokens_of
 from tunewise.predictors.several import Thresholds
 from tunewise.prompts.prompt import Part, Prompt, joined
 from tunewise.prompts.window import Given
@@ -39,9 +39,9 @@ class WrittenPredictor:
         Raises:
             ModelError: the base does not write, or has no room for prompt and answer.
         """
-        if not isinstance(base, Causal):
+        if not isinstance(base, Asked) or not base.writes:
             raise ModelError(f"written: {base.info.name} writes nothing. Use a causal base.")
-        self.room = base.info.max_tokens - decoding.max_new_tokens - len(base.start_ids)
+        self.room = base.room(decoding.max_new_tokens)
         if self.room < 1:
             raise ModelError(
                 f"written: answers of {decoding.max_new_tokens:,} tokens leave no room for a prompt: {base.info.name} "
@@ -52,15 +52,14 @@ class WrittenPredictor:
         self.thresholds: Thresholds = None
         self.given = Given()
         """What was given up for the last rows that were asked about."""
-        self._writer = Writer(base)
+        self._writer = writer_of(base)
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Where an example has a target, its log-probability after the same prompt is told too."""
         if not examples:
             return []
         fitted = self._fitted(examples)
-        base = self._causal
-        prompts = [np.array([*base.start_ids, *ids]) for ids in base.text_ids([joined(parts) for parts in fitted])]
+        prompts = self._asked.prompt_ids([joined(parts) for parts in fitted])
         answers = self._writer.write(prompts, self.decoding)
         targets = self._targets(fitted, examples)
         return [
@@ -75,19 +74,19 @@ class WrittenPredictor:
 
     def tokens(self, examples: Sequence[Example]) -> int:
         """Tokens that are computed for these rows at most: read, written, and read once more with the right answer."""
-        base = self._causal
+        base = self._asked
         texts = [joined(parts) for parts in self._fitted(examples)]
         targets = [str(example.target) for example in examples if example.target is not None]
         read = sum(map(len, base.text_ids(texts))) * (2 if targets else 1) + sum(map(len, base.text_ids(targets)))
         return read + WRITTEN * len(texts) * self.decoding.max_new_tokens
 
     @property
-    def _causal(self) -> Causal:
-        assert isinstance(self.base, Causal)
+    def _asked(self) -> Asked:
+        assert isinstance(self.base, Asked)
         return self.base
 
     def _fitted(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
-        found, self.given = fitted_prompts(self._causal, self.prompt, examples, self.policy, self.room)
+        found, self.given = fitted_prompts(self._asked, self.prompt, examples, self.policy, self.room)
         return found
 
     def laid_out(self, example: Example) -> tuple[str, list[Token]]:
@@ -95,39 +94,32 @@ class WrittenPredictor:
         (parts,) = self._fitted([example])
         text = joined(parts)
         answer = "" if example.target is None else self.prompt.answer(str(example.target))
-        request = self._request(*self._causal.text_ids([text, text + answer]))
+        request = self._request(text, answer)
         if request is None:
             raise PromptError(f"written: the target of row '{example.id}' is longer than the room after its prompt.")
-        return text + answer, tokens_of(self._causal, request)
+        return text + answer, tokens_of(self._asked, request)
 
     def _targets(self, fitted: Sequence[Sequence[Part]], examples: Sequence[Example]) -> list[np.ndarray | None]:
         """Log-probability of each token of the target and of the end after it; None where there is no target."""
-        texts = [
-            (joined(parts), joined(parts) + self.prompt.answer(str(example.target)))
+        asked = [
+            self._request(joined(parts), self.prompt.answer(str(example.target)))
             for parts, example in zip(fitted, examples, strict=True)
             if example.target is not None
         ]
-        ids = iter(self._causal.text_ids([text for pair in texts for text in pair]))
-        asked = [self._request(*pair) for pair in zip(ids, ids, strict=True)]
-        found = iter(scorer_of(self._causal).score([request for request in asked if request is not None]))
+        found = iter(scorer_of(self._asked).score([request for request in asked if request is not None]))
         known = iter([None if request is None else next(found) for request in asked])
         return [None if example.target is None else next(known) for example in examples]
 
-    def _request(self, prompt: Sequence[int], whole: Sequence[int]) -> Request | None:
-        """The target after the prompt, and the end after it; None where that is longer than the base's limit."""
-        base = self._causal
-        shared = max(common_start(prompt, whole), 0 if base.start_ids else 1)
-        target = [*whole[shared:], *base.end_ids[:1]]
-        if len(base.start_ids) + shared + len(target) > base.info.max_tokens:
-            return None
-        return Request(np.array([*base.start_ids, *whole[:shared]]), np.array(target))
+    def _request(self, prompt: str, answer: str) -> Request | None:
+        """The answer after the prompt, and the end after it; None where that is longer than the base's limit."""
+        (request,) = self._asked.requests(prompt, [answer], end=True)
+        return request if self._asked.fits(request) else None
 
     def log_probability(self, example: Example, text: str) -> float | None:
         """Of a text as the answer to a row, natural log; None where it does not fit."""
         (parts,) = self._fitted([example])
-        before = joined(parts)
-        request = self._request(*self._causal.text_ids([before, before + self.prompt.answer(text)]))
-        return None if request is None else float(scorer_of(self._causal).score([request])[0].sum())
+        request = self._request(joined(parts), self.prompt.answer(text))
+        return None if request is None else float(scorer_of(self._asked).score([request])[0].sum())
 
     def save(self, folder: Path) -> None:
         assert self.base is not None

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from tunewise.models.answers import scorer_of
 from tunewise.models.causal import Causal
 from tunewise.models.load import load_base
 from tunewise.models.prefix_tree import Request, bundle_of, prefix_tree
-from tunewise.models.score import Scorer, scorer_of
+from tunewise.models.score import Scorer
 from tunewise.models.tiny_causal import ARCHITECTURES, tiny_causal
 from tunewise.models.tree_attention import NotForTrees
 

@@ -138,8 +138,7 @@ def test_a_label_without_words_is_refused(base: Causal) -> None:
 
 def test_words_that_join_the_prompts_last_token_are_scored_from_before_it(base: Causal) -> None:
     """A tokenizer may make one token of the end of the prompt and the start of a word."""
-    predictor = made(base)
-    requests = predictor._requests([[5, 6, 7], [5, 6, 9], [5, 6, 7, 8], [5, 6, 7, 9]])
+    requests = base._after([5, 6, 7], [[5, 6, 9], [5, 6, 7, 8], [5, 6, 7, 9]], end=())
     assert [request.context.tolist() for request in requests] == [[0, 5, 6]] * 3
     assert [request.continuation.tolist() for request in requests] == [[9], [7, 8], [7, 9]]
 

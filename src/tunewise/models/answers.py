@@ -1,0 +1,67 @@
+"""What scores and what writes the answers of a base, by its family."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from tunewise.models import generate, score
+from tunewise.models.asked import Asked
+from tunewise.models.generate import Allowed, Decoding, Written
+from tunewise.models.prefix_tree import Request
+
+
+class Scorer(Protocol):
+    """Scores given answers."""
+
+    note: str | None
+    """What whoever runs it should know."""
+
+    @property
+    def base(self) -> Asked:
+        """Whose answers they are."""
+
+    @property
+    def body(self) -> nn.Module:
+        """The modules that compute them."""
+
+    def score(self, requests: Sequence[Request]) -> list[np.ndarray]:
+        """Natural-log probability of each token of each request's continuation, float64.
+
+        What is returned does not depend, but for rounding, on what else is scored in the same call.
+        """
+
+    def tokens(self, requests: Sequence[Request]) -> int:
+        """Tokens that are computed to score these: what they share is counted once, where it is computed once."""
+
+
+class Writer(Protocol):
+    """Writes answers."""
+
+    def write(
+        self, prompts: Sequence[np.ndarray], decoding: Decoding, *, allowed: Allowed | None = None
+    ) -> list[Written]:
+        """An answer to each prompt (token ids, one at least), in order."""
+
+
+SCORERS: dict[str, Callable[[Any], Scorer]] = {"causal": score.Scorer}
+WRITERS: dict[str, Callable[[Any], Writer]] = {"causal": generate.Writer}
+
+_lock = threading.Lock()
+
+
+def scorer_of(base: Asked) -> Scorer:
+    """The one scorer of a base, so that what it finds out about the base is found once."""
+    with _lock:
+        found: Scorer | None = vars(base).get("_scorer")
+        # a copy of a base brings the scorer of the original along
+        if found is None or found.base is not base or found.body is not base.body:
+            found = base._scorer = SCORERS[base.info.family](base)  # type: ignore[attr-defined]
+        return found
+
+
+def writer_of(base: Asked) -> Writer:
+    """What writes with a base that `writes`."""
+    return WRITERS[base.info.family](base)

@@ -1,0 +1,68 @@
+"""A base that gives probabilities of words after a prompt, whichever way it is built."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from torch import nn
+
+from tunewise.models.encoder import Encoder, valid
+from tunewise.models.prefix_tree import Request
+
+
+class Asked(Encoder, ABC):
+    """An encoder that answers, too; what scores and writes its answers, `models/answers.py` says."""
+
+    writes: ClassVar[bool] = True
+    """Whether it writes texts, token by token, and does not only score given ones."""
+    label_end: str = "\n"
+    """What is scored after a label's words where they begin another's."""
+    vocabulary: int
+    start_ids: tuple[int, ...]
+    """What is read before every prompt."""
+    end_ids: tuple[int, ...]
+    """What ends an answer that is written."""
+
+    @property
+    @abstractmethod
+    def body(self) -> nn.Module:
+        """The modules by which answers are computed."""
+
+    @abstractmethod
+    def prompt_ids(self, prompts: Sequence[str]) -> list[np.ndarray]:
+        """What is read of each prompt before its answer."""
+
+    @abstractmethod
+    def room(self, answer_tokens: int) -> int:
+        """Tokens that the text of a prompt may have where its answer has so many; none left: 0 or less."""
+
+    @abstractmethod
+    def requests(self, prompt: str, answers: Sequence[str], *, end: bool = False) -> list[Request]:
+        """How each answer is scored after the prompt; all of one call from the same token on.
+
+        `end`: what ends an answer is scored too.
+        """
+
+    @abstractmethod
+    def fits(self, request: Request) -> bool:
+        """Whether the base reads as much."""
+
+    def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text as it stands: nothing is put before or after it, and nothing is cut."""
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        return [e.ids for e in self._backend.encode_batch([valid(text) for text in texts], add_special_tokens=False)]
+
+    def cut(self, text: str, tokens: int, keep: Literal["keep_start", "keep_end"]) -> str:
+        """The text's first or last characters that make at most so many tokens."""
+        self._backend.no_truncation()
+        spans = self._backend.encode(valid(text), add_special_tokens=False).offsets
+        if tokens >= len(spans):
+            return text
+        return text[: spans[tokens - 1][1]] if keep == "keep_start" else text[spans[len(spans) - tokens][0] :]
+
+
+def common_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that two sequences have in common at their beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
