@@ -10,11 +10,12 @@ from tunewise.config import Budget, DataConfig, Task
 from tunewise.methods.base import Context, Fold
 from tunewise.models.embed import FeatureStore
 from tunewise.models.load import load_base
-from tunewise.models.tiny import tiny_encoder
+from tunewise.models.tiny import tiny_encoder, tiny_masked
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.models.tiny_causal import tiny_causal
 from tunewise.types import Example
 
+HEADLESS = "bert without a head for masked words"
 WORDS = {
     "billing": ["invoice", "charge", "payment", "price", "card"],
     "login": ["password", "account", "sign", "locked", "code"],
@@ -45,8 +46,11 @@ def bases(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Callabl
     def base(architecture: str) -> Path:
         if architecture not in made:
             folder = tmp_path_factory.mktemp("contract") / architecture
-            make = tiny_causal if architecture in CAUSAL else tiny_encoder
-            made[architecture] = make(folder, architecture=architecture)
+            if architecture == HEADLESS:
+                made[architecture] = tiny_encoder(folder)
+            else:
+                make = tiny_causal if architecture in CAUSAL else tiny_masked
+                made[architecture] = make(folder, architecture=architecture)
         return made[architecture]
 
     return base

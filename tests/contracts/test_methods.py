@@ -16,15 +16,16 @@ from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.predictors.bundle import load_predictor
 from tunewise.types import Prediction, to_plain
 
+HEADLESS = "bert without a head for masked words"
 ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "deberta-v2", "modernbert")
 CELLS = (
     [(rung, "bert") for rung in LADDER if "masked" in get_method(rung).families]
     + [
         (rung, architecture)
-        for rung in ("linear_probe", "contrastive", "prompt_tuning", "bitfit", "ia3", "adapter", "lora", "full")
+        for rung in ("zero_shot", "linear_probe", "contrastive", "prompt_tuning", "bitfit", "ia3", "adapter", "lora", "full")
         for architecture in ARCHITECTURES[1:]
     ]
-    + [("prefix_tuning", "roberta"), ("prefix_tuning", "electra")]
+    + [("prefix_tuning", "roberta"), ("prefix_tuning", "electra"), ("zero_shot", HEADLESS), ("lora", HEADLESS)]
     + [(rung, architecture) for rung in LADDER for architecture in CAUSAL if "causal" in get_method(rung).families]
 )
 Contexts = Callable[[str], Context]

@@ -10,6 +10,7 @@ from tunewise.errors import ConfigError, ModelError, PromptError
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters
 from tunewise.models.answers import scorer_of
 from tunewise.models.asked import Asked
+from tunewise.models.encoder import Encoder
 from tunewise.models.generate import Decoding
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.prompted import Calibration, Length, PromptedPredictor
@@ -149,6 +150,11 @@ def unaskable(context: Context, make: Callable[[], AskedPredictor] | None = None
         except (PromptError, ModelError) as error:
             return str(error)
     return why
+
+
+def no_head(base: Encoder) -> str:
+    """Of a masked base that came without its MLM head, in a sentence."""
+    return f"the files of {base.info.name} hold no weights of its head for masked words, and a random one knows nothing"
 
 
 def _unaskable_labels(context: Context) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tunewise.errors import ConfigError
-from tunewise.methods.asking import ASKED, AskingConfig, ask, asking, asking_cost, unaskable
+from tunewise.methods.asking import ASKED, AskingConfig, ask, asking, asking_cost, no_head, unaskable
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters, Space
 from tunewise.models.asked import Asked
 from tunewise.predictors.base import Predictor
@@ -21,24 +21,30 @@ SCALE = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotConfig(AskingConfig):
-    """What stands for a label: for a base that writes its words, for others a text to be near to."""
+    """What stands for a label: its words, for a base that can be asked, or a text to be near to."""
 
     rung: ClassVar[str] = "zero_shot"
 
+    by: Literal["words", "similarity"] = "words"
+    """`words`: by how likely the base finds each label's words; `similarity`: by how near text and label lie."""
     label_text: Literal["description", "name"] = "description"
-    """`description`: the task's sentence for the label where it has one; `name`: the label's name in words."""
+    """Of a label that is compared. `description`: the task's sentence for the label where it has one; `name`: the label's name in words."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.by not in ("words", "similarity"):
+            raise ConfigError(f"zero_shot: `by` is 'words' or 'similarity', got {self.by!r}.")
         if self.label_text not in ("description", "name"):
             raise ConfigError(f"zero_shot: `label_text` is 'description' or 'name', got {self.label_text!r}.")
 
 
 class ZeroShot:
-    r"""A base that writes is asked: $p(l|x) \propto p(w_l | \mathrm{prompt}(x))$, less what the words have without x.
+    r"""A base that writes, or fills gaps, is asked: $p(l|x) \propto p(w_l | \mathrm{prompt}(x))$, less what the words
+    have without x (of gaps: Petroni et al. 2019, arXiv 1909.01066; Schick and Schütze 2021, arXiv 2001.07676).
 
-    Others compare text and label by embedding: $p(l|x) \propto \exp(20 \cos(f(x), f(l)))$ (Yin et al. 2019). Of several
-    labels each has its own sigmoid, centred where the train texts, unlabelled, lie on average.
+    Others compare text and label by embedding: $p(l|x) \propto \exp(20 \cos(f(x), f(l)))$ (Yin et al. 2019), as those
+    that fill gaps may too. Of several labels each has its own sigmoid, centred where the train texts, unlabelled, lie
+    on average.
     """
 
     name = "zero_shot"
@@ -52,7 +58,7 @@ class ZeroShot:
     default_share = 0.0
 
     def skip(self, context: Context) -> str | None:
-        if isinstance(context.base, Asked):
+        if self.default(context).by == "words":
             return unaskable(context, lambda: asking(context, self.default(context)))
         if context.task.kind == "generate":
             return f"zero_shot: {context.base.info.name} writes nothing; texts are written by causal bases"
@@ -66,46 +72,88 @@ class ZeroShot:
         return None
 
     def default(self, context: Context) -> ZeroShotConfig:
-        return ZeroShotConfig()
+        """A base that can be compared by as well is so where it cannot be asked."""
+        if not isinstance(context.base, Asked):
+            return ZeroShotConfig(by="similarity")
+        if context.base.writes or unaskable(context, lambda: asking(context, ZeroShotConfig())) is None:
+            return ZeroShotConfig()
+        return ZeroShotConfig(by="similarity")
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[ZeroShotConfig]:
-        if not isinstance(context.base, Asked):
-            return [ZeroShotConfig(label_text="name")][:n]
+        if self.default(context).by == "similarity":
+            return [ZeroShotConfig(by="similarity", label_text="name")][:n]
         if context.task.kind == "generate":
             return []
         tried = [("sum", "contextual"), ("sum", "domain"), ("token", "none"), ("token", "contextual")]
-        return [ZeroShotConfig(length=length, calibration=how) for length, how in tried][:n]  # type: ignore[arg-type]
+        asked = [ZeroShotConfig(length=length, calibration=how) for length, how in tried]  # type: ignore[arg-type]
+        compared = [] if _asked(context).writes else [ZeroShotConfig(by="similarity")]
+        return [*asked[:1], *compared, *asked[1:]][:n]
 
     def cost(self, context: Context, config: ZeroShotConfig) -> Cost:
-        if isinstance(context.base, Asked):
+        if config.by == "words":
+            _asked(context)
             return asking_cost(context, asking(context, config))
         return Cost(work=0, seconds=0.0, memory_bytes=0, trainable_parameters=0)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
-        if isinstance(context.base, Asked):
-            return ask(context, configs, lambda config: asking(context, config))
-
         def make(member: int) -> tuple[Predictor, int]:
-            described = context.task.labels if configs[member].label_text == "description" else {}
-            texts = [described.get(label, in_words(label)) for label in context.labels]
-            rows = [Example(id=f"label-{i}", fields={"text": text}) for i, text in enumerate(texts)]
-            vector_LH = _unit(context.features(rows))
-            middle_L = np.zeros(len(texts), dtype=np.float32)
-            if context.several:
-                middle_L = vector_LH @ _unit(context.features(context.fold.train)).mean(axis=0)
-            predictor = HeadPredictor(
-                base=context.base,
-                labels=context.labels,
-                policy=context.task.truncation,
-                weight_LH=SCALE * vector_LH,
-                bias_L=-SCALE * middle_L,
-                unit_length=True,
-                features=context.features,
-                thresholds=context.thresholds,
-            )
-            return predictor, 0
+            if configs[member].by == "similarity":
+                return _comparing(context, configs[member]), 0
+            predictor = asking(context, configs[member])
+            return predictor, asking_cost(context, predictor).work
 
-        return MadeAtOnce(context, make, len(configs))
+        asked = [config for config in configs if config.by == "words"]
+        bracket = MadeAtOnce(context, make, len(configs), said=_why_compared(context, configs[0]))
+        if asked:
+            _asked(context)
+            bracket.said = ask(context, asked, lambda config: asking(context, config)).said
+        return bracket
+
+
+def _comparing(context: Context, config: ZeroShotConfig) -> HeadPredictor:
+    """What answers by the label whose text lies nearest."""
+    described = context.task.labels if config.label_text == "description" else {}
+    texts = [described.get(label, in_words(label)) for label in context.labels]
+    rows = [Example(id=f"label-{i}", fields={"text": text}) for i, text in enumerate(texts)]
+    vector_LH = _unit(context.features(rows))
+    middle_L = np.zeros(len(texts), dtype=np.float32)
+    if context.several:
+        middle_L = vector_LH @ _unit(context.features(context.fold.train)).mean(axis=0)
+    return HeadPredictor(
+        base=context.base,
+        labels=context.labels,
+        policy=context.task.truncation,
+        weight_LH=SCALE * vector_LH,
+        bias_L=-SCALE * middle_L,
+        unit_length=True,
+        features=context.features,
+        thresholds=context.thresholds,
+    )
+
+
+def _why_compared(context: Context, config: ZeroShotConfig) -> tuple[str, ...]:
+    """Why a base that was pre-trained on masked words is not asked for them, in a sentence; nothing for others."""
+    base = context.base
+    if base.info.family != "masked" or config.by == "words":
+        return ()
+    if not isinstance(base, Asked):
+        return (f"zero_shot: labels are compared, not asked for: {no_head(base)}",)
+    why = unaskable(context, lambda: asking(context, ZeroShotConfig()))
+    return () if why is None else (f"zero_shot: labels are compared, not asked for: {why}",)
+
+
+def _asked(context: Context) -> Asked:
+    """The base, which must be one that can be asked.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(context.base, Asked):
+        raise ConfigError(
+            f"zero_shot: `by: words` needs a base that says how likely words are, and {context.base.info.name} does "
+            "not. Use 'similarity'."
+        )
+    return context.base
 
 
 def _unit(vector_EH: np.ndarray) -> np.ndarray:

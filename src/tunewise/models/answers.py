@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
-from tunewise.models import generate, score
+from tunewise.models import fill, generate, score
 from tunewise.models.asked import Asked
 from tunewise.models.generate import Allowed, Decoding, Written
 from tunewise.models.prefix_tree import Request
@@ -46,7 +46,7 @@ class Writer(Protocol):
         """An answer to each prompt (token ids, one at least), in order."""
 
 
-SCORERS: dict[str, Callable[[Any], Scorer]] = {"causal": score.Scorer}
+SCORERS: dict[str, Callable[[Any], Scorer]] = {"causal": score.Scorer, "masked": fill.Scorer}
 WRITERS: dict[str, Callable[[Any], Writer]] = {"causal": generate.Writer}
 
 _lock = threading.Lock()

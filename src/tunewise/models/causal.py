@@ -11,19 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from tunewise.models.asked import Asked, common_start
 from tunewise.models.encoder import BaseInfo
 from tunewise.models.prefix_tree import Request
-from tunewise.models.tree import shared_tree
-
-
-class _Given(nn.Module):
-    """In the place of a model's body: hands on, as its last hidden states, what it is given for embeddings."""
-
-    def forward(self, *args: Any, inputs_embeds: Any, **kwargs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
+from tunewise.models.tree import Given, with_body
 
 
 class Causal(Asked):
@@ -34,7 +26,7 @@ class Causal(Asked):
         body: nn.Module = getattr(model, model.base_model_prefix)
         super().__init__(info, body, tokenizer)
         self.whole: nn.Module = model.eval().requires_grad_(False)
-        self._reader = _with_body(model, _Given())
+        self._reader = with_body(model, Given())
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.start_ids: tuple[int, ...] = _added_before(tokenizer)
         self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)
@@ -78,19 +70,6 @@ class Causal(Asked):
         """Logits [S, V] of the next token after each of these last hidden states, as the whole model computes them."""
         logits: Tensor = self._reader(inputs_embeds=hidden_SH[None]).logits
         return logits[0]
-
-
-def _with_body(model: Any, body: nn.Module) -> nn.Module:
-    """A tree over the same weights, without the body's modules, that calls `body` instead."""
-    prefix = str(model.base_model_prefix)
-    own = getattr(model, prefix)
-    setattr(model, prefix, nn.Identity())
-    try:
-        tree = shared_tree(model)
-    finally:
-        setattr(model, prefix, own)
-    setattr(tree, prefix, body)
-    return tree
 
 
 def _added_before(tokenizer: Any) -> tuple[int, ...]:

@@ -21,7 +21,8 @@ from tunewise.models.truncation import answering, kept_positions, refuse_if_many
 __all__ = ["BaseInfo", "Batch", "Encoder", "Policy", "Pooling", "Tokens", "answering", "collate"]
 
 Policy = Truncation
-Pooling = Literal["mean", "cls", "last", "max"]
+Pooling = Literal["mean", "cls", "last", "max", "mask"]
+"""Of a sequence's tokens; "mask": of the one that is masked, where a base is asked what it stands for."""
 
 PADDED_TOKENS_CPU = 1024
 """MiniLM is fastest at 512 to 2048: larger batches leave the cache."""
@@ -226,7 +227,8 @@ def _run(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     inputs = {"input_ids": batch.input_ids_ST, "attention_mask": batch.attention_mask_ST}
     if batch.token_type_ids_ST is not None:
         inputs["token_type_ids"] = batch.token_type_ids_ST
-    hidden_STH: torch.Tensor = model(**inputs).last_hidden_state
+    # of a model without a head its last hidden states; of one whose last layer was taken out what that would read
+    hidden_STH: torch.Tensor = model(**inputs)[0]
     return hidden_STH
 
 

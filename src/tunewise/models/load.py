@@ -107,7 +107,7 @@ def _is_path(name: str) -> bool:
 
 
 def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote_code: bool) -> Encoder:
-    from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
     from tunewise.models.causal import Causal
 
@@ -122,14 +122,20 @@ def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote
         "output_loading_info": True,
         "attn_implementation": attention(config.model_type, device),
     }
-    kind: Any = AutoModelForCausalLM if info.family == "causal" else AutoModel
-    options |= {} if info.family == "causal" else without_pooler(config)
+    kinds: dict[str, Any] = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
+    # code of its own need not have a class for masked words
+    kind = AutoModel if getattr(config, "auto_map", None) else kinds.get(info.family, AutoModel)
+    options |= without_pooler(config) if kind is AutoModel else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=trust_remote_code, local_files_only=True)
         model, report = kind.from_pretrained(info.path, **options)
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError, UnpicklingError) as error:
         raise ModelError(f"{info.name}: cannot be loaded: {' '.join(str(error).split())[:400]}") from error
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    of_head: list[str] = []
+    if kind is AutoModelForMaskedLM:
+        of_head = [key for key in missing if not key.startswith(f"{model.base_model_prefix}.")]
+        missing = [key for key in missing if key not in of_head]
     if missing:
         raise ModelError(
             f"{info.name}: the weights do not fit the config: {len(missing)} tensors are missing "
@@ -137,8 +143,19 @@ def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote
         )
     _lower_if_asked(tokenizer, Path(info.path))
     _with_linear_layers(model)
+    if kind is AutoModelForMaskedLM:
+        return _masked(info, model.to(device), tokenizer, has_head=not of_head)
     make = Causal if info.family == "causal" else Encoder
     return make(info, model.to(device), tokenizer)
+
+
+def _masked(info: BaseInfo, model: Any, tokenizer: Any, *, has_head: bool) -> Encoder:
+    """With its MLM head where the files hold one, never with a random one."""
+    from tunewise.models.masked import Masked, fills_gaps
+
+    if has_head and fills_gaps(model, tokenizer):
+        return Masked(info, model, tokenizer)
+    return Encoder(info, getattr(model, model.base_model_prefix), tokenizer)
 
 
 def _with_linear_layers(model: torch.nn.Module) -> None:

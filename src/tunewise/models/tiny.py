@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,44 @@ def tiny_encoder(
     Raises:
         ConfigError: no such architecture.
     """
+    return _written(Path(folder), empty_model, architecture, seed=seed, hidden=hidden, layers=layers, texts=texts)
+
+
+def tiny_masked(
+    folder: str | Path,
+    *,
+    architecture: str = "bert",
+    seed: int = 0,
+    hidden: int = 32,
+    layers: int = 2,
+    texts: Iterable[str] = TEXTS,
+) -> Path:
+    """As `tiny_encoder`, with a head that says which word a mask stands for: just as random.
+
+    Raises:
+        ConfigError: no such architecture.
+    """
+    from transformers import AutoModelForMaskedLM
+
+    build: Any = AutoModelForMaskedLM.from_config
+    return _written(Path(folder), build, architecture, seed=seed, hidden=hidden, layers=layers, texts=texts)
+
+
+def _written(
+    folder: Path,
+    build: Callable[[Any], Any],
+    architecture: str,
+    *,
+    seed: int,
+    hidden: int,
+    layers: int,
+    texts: Iterable[str],
+) -> Path:
+    """The folder, with what `build` makes of the architecture's configuration."""
     if architecture not in ARCHITECTURES:
         raise ConfigError(f"tiny_encoder: there is no '{architecture}'.{did_you_mean(architecture, ARCHITECTURES)}")
     from transformers import AutoConfig
 
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     byte_level = architecture == "roberta"
     tokenizer = byte_level_tokenizer(texts) if byte_level else _wordpiece(texts, architecture)
@@ -60,7 +93,7 @@ def tiny_encoder(
     )
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
-        model = empty_model(config)
+        model = build(config)
         spread(model)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

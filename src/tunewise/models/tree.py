@@ -2,9 +2,11 @@
 
 import copy
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 
 def shared_tree(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
@@ -18,3 +20,23 @@ def shared_tree(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module
             if parameter.is_floating_point() and parameter.dtype != dtype:
                 memo[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
     return copy.deepcopy(model, memo)
+
+
+class Given(nn.Module):
+    """In the place of a model's body: hands on, as its last hidden states, what it is given for embeddings."""
+
+    def forward(self, *args: Any, inputs_embeds: Any, **kwargs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
+
+
+def with_body(model: Any, body: nn.Module) -> nn.Module:
+    """A tree over the same weights, without the body's modules, that calls `body` instead."""
+    prefix = str(model.base_model_prefix)
+    own = getattr(model, prefix)
+    setattr(model, prefix, nn.Identity())
+    try:
+        tree = shared_tree(model)
+    finally:
+        setattr(model, prefix, own)
+    setattr(tree, prefix, body)
+    return tree

@@ -16,11 +16,14 @@ from tunewise.errors import BundleError, ModelError, PromptError
 from tunewise.models.answers import scorer_of
 from tunewise.models.asked import Asked
 from tunewise.models.encoder import Encoder
+from tunewise.models.masked import Masked
 from tunewise.models.prefix_tree import Request
 from tunewise.models.tokens import Tokens
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
 from tunewise.predictors.several import Thresholds, from_logits
+from tunewise.prompts.gap import GapPrompt
+from tunewise.prompts.labels import LabelWords
 from tunewise.prompts.prompt import Part, Prompt, joined
 from tunewise.prompts.window import Given, fitted
 from tunewise.types import Example, Prediction
@@ -35,6 +38,11 @@ SETTINGS = "prompted.json"
 SAYS_NOTHING = ("N/A", "[MASK]", "")
 
 
+def said_to(base: Asked, prompt: Prompt) -> Prompt:
+    """The prompt in the form that this base answers: with a gap, where it fills gaps."""
+    return GapPrompt.of(prompt) if isinstance(base, Masked) else prompt
+
+
 def fitted_prompts(
     base: Asked, prompt: Prompt, examples: Sequence[Example], policy: Truncation, room: int
 ) -> tuple[list[tuple[Part, ...]], Given]:
@@ -43,6 +51,7 @@ def fitted_prompts(
     Raises:
         PromptError: a prompt does not fit even without demonstrations and row, or its template fails.
     """
+    prompt = said_to(base, prompt)
     found, whole = prompt.parts(examples), Given()
     for i, ids in enumerate(base.text_ids([joined(parts) for parts in found])):
         if len(ids) > room:
@@ -134,13 +143,14 @@ class PromptedPredictor:
 
         Raises:
             ModelError: the base does not write.
-            PromptError: a label has no words.
+            PromptError: a label has no words, or words that the base cannot read or tell from another's.
         """
         if not isinstance(base, Asked):
             raise ModelError(f"prompted: {base.info.name} gives no probabilities of words. Use a causal base.")
         missing = [label for label in labels if label not in prompt.words]
         if missing:
             raise PromptError(f"prompted: the prompt has no words for the label '{missing[0]}'. Give it some.")
+        LabelWords(prompt.words).notes(lambda words: base.text_ids([prompt.answer(words)])[0])  # refuses what is none
         self.base: Encoder | None = base
         self.labels, self.policy, self.prompt = labels, policy, prompt
         self.length: Length = length
@@ -178,8 +188,8 @@ class PromptedPredictor:
         (parts,) = self._fitted([example])
         label = str(example.target) if example.target is not None else self.labels[0]
         request = self._requests(joined(parts))[self.labels.index(label)]
-        answer = self.prompt.answer(self.prompt.words[label]) + self._end
-        return joined(parts) + answer, tokens_of(self._asked, request)
+        text = said_to(self._asked, self.prompt).completed(joined(parts), self.prompt.words[label])
+        return text + self._end, tokens_of(self._asked, request)
 
     def _fitted(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
         base = self._asked
@@ -218,7 +228,7 @@ class PromptedPredictor:
             return np.zeros(len(self.labels))
         if self.calibration == "domain":
             # what leads to the answer stands alone, as it would after a row
-            prompts = [self.prompt.lead.lstrip()]
+            prompts = [said_to(self._asked, self.prompt).lead_alone]
         else:
             empty = [Example(id="calibration", fields=dict.fromkeys(like.fields, text)) for text in SAYS_NOTHING]
             prompts = [joined(parts) for parts in self._fitted(empty)]

@@ -80,6 +80,15 @@ class Prompt:
         """What follows the prompt where this is the answer."""
         return f" {text}"
 
+    def completed(self, text: str, answer: str) -> str:
+        """A prompt's text with this answer where it belongs."""
+        return text + self.answer(answer)
+
+    @property
+    def lead_alone(self) -> str:
+        """What leads to the answer, as it would begin a text."""
+        return self.lead.lstrip()
+
     def _blocks(self, rows: Sequence[AnyRow]) -> list[str]:
         if self.template is not None:
             template = Template(self.template, name="prompt")
