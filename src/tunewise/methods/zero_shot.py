@@ -28,7 +28,7 @@ class ZeroShotConfig(AskingConfig):
     by: Literal["words", "similarity"] = "words"
     """`words`: by how likely the base finds each label's words; `similarity`: by how near text and label lie."""
     label_text: Literal["description", "name"] = "description"
-    """Of a label that is compared. `description`: the task's sentence for the label where it has one; `name`: the label's name in words."""
+    """Of a label that is compared. `description`: the task's sentence where it has one; `name`: its name in words."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,12 +39,12 @@ class ZeroShotConfig(AskingConfig):
 
 
 class ZeroShot:
-    r"""A base that writes, or fills gaps, is asked: $p(l|x) \propto p(w_l | \mathrm{prompt}(x))$, less what the words
-    have without x (of gaps: Petroni et al. 2019, arXiv 1909.01066; Schick and Schütze 2021, arXiv 2001.07676).
+    r"""A base that writes or fills gaps is asked: $p(l|x) \propto p(w_l | \mathrm{prompt}(x))$.
 
-    Others compare text and label by embedding: $p(l|x) \propto \exp(20 \cos(f(x), f(l)))$ (Yin et al. 2019), as those
-    that fill gaps may too. Of several labels each has its own sigmoid, centred where the train texts, unlabelled, lie
-    on average.
+    What the words have without x is taken off where that is asked for. Of gaps see Petroni et al. 2019 (arXiv
+    1909.01066). Others, and those that fill gaps where that is asked for, compare text and label by embedding:
+    $p(l|x) \propto \exp(20 \cos(f(x), f(l)))$ (Yin et al. 2019). Of several labels each has its own sigmoid, centred
+    where the train texts, unlabelled, lie on average.
     """
 
     name = "zero_shot"
@@ -103,11 +103,12 @@ class ZeroShot:
             return predictor, asking_cost(context, predictor).work
 
         asked = [config for config in configs if config.by == "words"]
-        bracket = MadeAtOnce(context, make, len(configs), said=_why_compared(context, configs[0]))
         if asked:
             _asked(context)
-            bracket.said = ask(context, asked, lambda config: asking(context, config)).said
-        return bracket
+            said = ask(context, asked, lambda config: asking(context, config)).notes
+        else:
+            said = _why_compared(context)
+        return MadeAtOnce(context, make, len(configs), said=said)
 
 
 def _comparing(context: Context, config: ZeroShotConfig) -> HeadPredictor:
@@ -131,10 +132,10 @@ def _comparing(context: Context, config: ZeroShotConfig) -> HeadPredictor:
     )
 
 
-def _why_compared(context: Context, config: ZeroShotConfig) -> tuple[str, ...]:
+def _why_compared(context: Context) -> tuple[str, ...]:
     """Why a base that was pre-trained on masked words is not asked for them, in a sentence; nothing for others."""
     base = context.base
-    if base.info.family != "masked" or config.by == "words":
+    if base.info.family != "masked":
         return ()
     if not isinstance(base, Asked):
         return (f"zero_shot: labels are compared, not asked for: {no_head(base)}",)
