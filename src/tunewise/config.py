@@ -63,6 +63,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """How a text is written; what is None is found from the targets of train."""
+
+    max_new_tokens: int | None = None
+    """None: as many as nearly all targets of train have."""
+    temperature: float = 0.0
+    """0: always the likeliest token."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that have this share of the probability."""
+    stop: tuple[str, ...] | None = None
+    """An answer ends before the first of these; None: at a line's end where no target has one."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ConfigError(f"decoding: `max_new_tokens` must be 1 or more, got {self.max_new_tokens}.")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"decoding: `temperature` must be 0 or more, got {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"decoding: `top_p` must lie above 0 and be at most 1, got {self.top_p}.")
+        if self.top_p < 1 and self.temperature == 0:
+            raise ConfigError(
+                "decoding: `top_p` is about tokens that are drawn, and at `temperature: 0` none is. Set a temperature."
+            )
+        if any(not text for text in self.stop or ()):
+            raise ConfigError("decoding: `stop` holds an empty text, which would end every answer. Leave it out.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """Everything a run needs to know; what is None is detected from the data and printed."""
 
@@ -94,6 +122,8 @@ class Task:
     """Which rows `shots` draws: another number, another draw from the same rows."""
     instruction: str | None = None
     """What is to be done with a text, in words; soft prompts may start at it."""
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    """Of texts to be written: how long, drawn or not, where they stop."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By rung: settings that all its candidates have, such as `{lora: {targets: attention}}`."""
     truncation: Truncation = "refuse"
@@ -143,6 +173,11 @@ class Task:
             "ordinal": self.ordinal is not None,
             "order": self.order is not None,
         }
+        if self.kind == "classify" and self.decoding != DecodingConfig():
+            raise ConfigError(
+                "task: `decoding` is about texts to be written, and with `kind: classify` none is. Leave it out, "
+                "or set `kind: generate`."
+            )
         for name in (name for name, is_given in given.items() if is_given and self.kind == "generate"):
             raise ConfigError(
                 f"task: `{name}` is about labels, and with `kind: generate` there are none. Leave it out, or set "

@@ -69,7 +69,7 @@ def test_prompt_show_prints_the_text_and_the_scored_tokens(written: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--rung", "lora"), "`--rung` is 'zero_shot' or 'few_shot', got 'lora'"),
+        (("--rung", "lora"), "`--rung` is one of zero_shot, few_shot, retrieval, got 'lora'"),
         (("--row", "nobody"), "no row of train or dev has the id 'nobody'"),
     ],
 )

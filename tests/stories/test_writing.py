@@ -43,7 +43,7 @@ def test_texts_are_written_measured_and_served(letters: Path) -> None:
     assert verdict["kind"] == "generate"
     rungs = {row["method"]: row for row in verdict["rungs"]}
     finished = {name for name, row in rungs.items() if row["status"] == "finished"}
-    assert finished == {"majority", "zero_shot", "few_shot"}, ran.stdout
+    assert finished == {"majority", "zero_shot", "few_shot", "retrieval"}, ran.stdout
     assert rungs["lora"]["reason"] == "lora answers classify tasks, not generate"
     page = (letters / "a" / "report.html").read_text("utf-8")
     assert "Texts are written here; there are no labels." in page

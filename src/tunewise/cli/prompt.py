@@ -9,6 +9,8 @@ import typer
 from tunewise.cli.options import read_task
 from tunewise.errors import ConfigError
 
+RUNGS = ("zero_shot", "few_shot", "retrieval")
+
 app = typer.Typer(help="Look at prompts.", no_args_is_help=True)
 
 
@@ -21,7 +23,9 @@ def prompt() -> None:
 def show(
     task: Annotated[Path, typer.Argument(help="A task file (task.yaml) or a data file (tickets.csv).")],
     row: Annotated[str | None, typer.Option(help="Id of a row of train or dev; without it the first of dev.")] = None,
-    rung: Annotated[str, typer.Option(help="zero_shot or few_shot: whose default prompt is shown.")] = "zero_shot",
+    rung: Annotated[
+        str, typer.Option(help="zero_shot, few_shot or retrieval: whose default prompt is shown.")
+    ] = "zero_shot",
     model: Annotated[list[str] | None, typer.Option(help="Base that reads the prompt.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any other key of the task.")] = None,
 ) -> None:
@@ -29,8 +33,8 @@ def show(
 
     Example: tunewise prompt show task.yaml --model ./my-llama --rung few_shot
     """
-    if rung not in ("zero_shot", "few_shot"):
-        raise ConfigError(f"prompt show: `--rung` is 'zero_shot' or 'few_shot', got {rung!r}.")
+    if rung not in RUNGS:
+        raise ConfigError(f"prompt show: `--rung` is one of {', '.join(RUNGS)}, got {rung!r}.")
     parsed = read_task(task, set_ or [], models=model)
     from tunewise.data.load import load_data
     from tunewise.methods import get_method

@@ -13,17 +13,20 @@ from tunewise.models.asked import Asked
 from tunewise.models.encoder import Encoder
 from tunewise.models.generate import Decoding
 from tunewise.predictors.base import Predictor
+from tunewise.predictors.neighbours import Neighbours
 from tunewise.predictors.prompted import Calibration, Length, PromptedPredictor
 from tunewise.predictors.written import WrittenPredictor
 from tunewise.prompts.labels import LabelWords
-from tunewise.prompts.prompt import Demonstration, Prompt
-from tunewise.types import Cost
+from tunewise.prompts.prompt import Demonstration, Prompt, shown_fields
+from tunewise.types import Cost, Example
 
 SAMPLED_TARGETS = 500
 LONG_TARGET = 0.95
 """Share of the targets of train that an answer may be as long as."""
 BREAKS = ("\n", "\n\n")
 """Where an answer ends, unless targets hold it."""
+WINDOW_SHARE = 0.6
+"""Of the base's window that demonstrations may take."""
 TRIED = 3
 """Rows by which it is seen whether a prompt can be made at all."""
 SAMPLED = 16
@@ -48,16 +51,8 @@ class AskingConfig(PromptConfig):
 
     length: Length = "sum"
     calibration: Calibration = "none"
-    max_new_tokens: int | None = None
-    """Of a text that is written; None: as many as nearly all targets of train have."""
-    temperature: float = 0.0
-    """Of a text that is written; 0: always the likeliest token."""
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ConfigError(f"{self.rung}: `max_new_tokens` must be 1 or more, got {self.max_new_tokens}.")
-        if not 0 <= self.temperature < float("inf"):
-            raise ConfigError(f"{self.rung}: `temperature` must be 0 or more, got {self.temperature}.")
         if self.length not in ("sum", "token"):
             raise ConfigError(f"{self.rung}: `length` is 'sum' or 'token', got {self.length!r}.")
         if self.calibration not in ("none", "contextual", "domain"):
@@ -75,8 +70,13 @@ ASKED: Parameters = {
 AskedPredictor = PromptedPredictor | WrittenPredictor
 
 
-def asking(context: Context, config: AskingConfig, shown: Sequence[Demonstration] = ()) -> AskedPredictor:
-    """What answers by this config's prompt, with these rows shown in it.
+def asking(
+    context: Context,
+    config: AskingConfig,
+    shown: Sequence[Demonstration] = (),
+    neighbours: Neighbours | None = None,
+) -> AskedPredictor:
+    """What answers by this config's prompt, with these rows shown in it, or with each row's neighbours.
 
     Raises:
         PromptError: a label has no words, or the template cannot be read.
@@ -87,7 +87,9 @@ def asking(context: Context, config: AskingConfig, shown: Sequence[Demonstration
             base=context.base,
             policy=context.task.truncation,
             prompt=prompt_of(context, config, shown),
-            decoding=decoding_of(context, config),
+            decoding=decoding_of(context),
+            neighbours=neighbours,
+            features=context.features,
         )
     return PromptedPredictor(
         base=context.base,
@@ -96,22 +98,42 @@ def asking(context: Context, config: AskingConfig, shown: Sequence[Demonstration
         prompt=prompt_of(context, config, shown),
         length=config.length,
         calibration=config.calibration,
+        neighbours=neighbours,
+        features=context.features,
     )
 
 
-def decoding_of(context: Context, config: AskingConfig) -> Decoding:
-    """How answers are written: as long as nearly all targets of train, to the first break that no target has."""
+def demonstrations(context: Context, rows: Sequence[Example]) -> tuple[Demonstration, ...]:
+    """Rows as they are shown: with their target, or the words of their label."""
+    said = {} if context.task.kind == "generate" else words_of(context)
+    return tuple(Demonstration(shown_fields(row), said.get(str(row.target), str(row.target))) for row in rows)
+
+
+def most_shown(context: Context) -> int:
+    """How many rows of usual length the base's window has room for."""
+    usual = max(1.0, context.train_tokens / max(1, len(context.fold.train)))
+    if context.task.kind == "generate":
+        usual += decoding_of(context).max_new_tokens
+    return max(1, int(WINDOW_SHARE * context.base.info.max_tokens / (usual + 4)))
+
+
+def decoding_of(context: Context) -> Decoding:
+    """As the task says; else answers are as long as nearly all targets, to the first break that no target has."""
+    asked = context.task.decoding
     targets = [str(example.target) for example in context.fold.train]
-    stop = next((mark for mark in BREAKS if not any(mark in target for target in targets)), None)
-    most = config.max_new_tokens
+    stop = asked.stop
+    if stop is None:
+        stop = tuple([mark for mark in BREAKS if not any(mark in target for target in targets)][:1])
+    most = asked.max_new_tokens
     if most is None:
         assert isinstance(context.base, Asked)
         lengths = [len(ids) for ids in context.base.text_ids(targets[:SAMPLED_TARGETS])]
         most = min(int(np.quantile(lengths, LONG_TARGET)) + 2, max(1, context.base.info.max_tokens // 2))
     return Decoding(
         max_new_tokens=most,
-        temperature=config.temperature,
-        stop=() if stop is None else (stop,),
+        temperature=asked.temperature,
+        top_p=asked.top_p,
+        stop=stop,
         seed=context.task.seed,
     )
 

@@ -14,17 +14,13 @@ from tunewise.methods.asking import (
     ask,
     asking,
     asking_cost,
-    decoding_of,
+    demonstrations,
+    most_shown,
     unaskable,
-    words_of,
 )
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Space
-from tunewise.prompts.prompt import Demonstration, shown_fields
 from tunewise.seeding import generator
 from tunewise.types import Cost, Example
-
-WINDOW_SHARE = 0.6
-"""Of the base's window that demonstrations may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +59,12 @@ class FewShot:
 
     def default(self, context: Context) -> FewShotConfig:
         if context.task.kind == "generate":
-            return FewShotConfig(shots=min(4, len(context.fold.train), _most(context)))
+            return FewShotConfig(shots=min(4, len(context.fold.train), most_shown(context)))
         shots = max(4, len(context.labels)) if len(context.labels) <= 8 else 8
-        return FewShotConfig(shots=min(shots, len(context.fold.train), _most(context)))
+        return FewShotConfig(shots=min(shots, len(context.fold.train), most_shown(context)))
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[FewShotConfig]:
-        first, most = self.default(context), _most(context)
+        first, most = self.default(context), most_shown(context)
         tried = [(first.shots, 1, "none"), (2 * first.shots, 0, "none"), (first.shots, 0, "contextual")]
         tried += [(first.shots, 2, "none"), (2 * first.shots, 1, "contextual"), (4 * first.shots, 0, "none")]
         if context.task.kind == "generate":
@@ -87,11 +83,9 @@ class FewShot:
 
 
 def _made(context: Context, config: FewShotConfig) -> AskedPredictor:
-    generate = context.task.kind == "generate"
-    rows = drawn(context.fold.train, config.shots, seed=context.task.seed, draw=config.draw, by_target=not generate)
-    said = {} if generate else words_of(context)
-    shown = [Demonstration(shown_fields(row), said.get(str(row.target), str(row.target))) for row in rows]
-    return asking(context, config, shown)
+    by_target = context.task.kind == "classify"
+    rows = drawn(context.fold.train, config.shots, seed=context.task.seed, draw=config.draw, by_target=by_target)
+    return asking(context, config, demonstrations(context, rows))
 
 
 def drawn(train: Sequence[Example], shots: int, *, seed: int, draw: int, by_target: bool = True) -> list[Example]:
@@ -107,11 +101,3 @@ def drawn(train: Sequence[Example], shots: int, *, seed: int, draw: int, by_targ
     order = [by_label[labels[int(place)]] for place in rng.permutation(len(labels))]
     picked = [rows[turn] for turn in range(shots) for rows in order if turn < len(rows)][:shots]
     return [picked[int(place)] for place in rng.permutation(len(picked))]
-
-
-def _most(context: Context) -> int:
-    """How many rows of usual length the base's window has room for."""
-    usual = max(1.0, context.train_tokens / max(1, len(context.fold.train)))
-    if context.task.kind == "generate":
-        usual += decoding_of(context, FewShotConfig()).max_new_tokens
-    return max(1, int(WINDOW_SHARE * context.base.info.max_tokens / (usual + 4)))

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -21,10 +21,12 @@ from tunewise.models.prefix_tree import Request
 from tunewise.models.tokens import Tokens
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
+from tunewise.predictors.head import Features, vectors
+from tunewise.predictors.neighbours import Neighbours, texts_of
 from tunewise.predictors.several import Thresholds, from_logits
 from tunewise.prompts.gap import GapPrompt
 from tunewise.prompts.labels import LabelWords
-from tunewise.prompts.prompt import Part, Prompt, joined
+from tunewise.prompts.prompt import Demonstration, Part, Prompt, joined
 from tunewise.prompts.window import Given, fitted
 from tunewise.types import Example, Prediction
 
@@ -44,15 +46,22 @@ def said_to(base: Asked, prompt: Prompt) -> Prompt:
 
 
 def fitted_prompts(
-    base: Asked, prompt: Prompt, examples: Sequence[Example], policy: Truncation, room: int
+    base: Asked,
+    prompt: Prompt,
+    examples: Sequence[Example],
+    policy: Truncation,
+    room: int,
+    shown: Sequence[Sequence[Demonstration]] | None = None,
 ) -> tuple[list[tuple[Part, ...]], Given]:
     """The prompt of each row in at most `room` tokens, and what was given up for that.
+
+    `shown`: what is shown before each row, in the place of what is shown before all.
 
     Raises:
         PromptError: a prompt does not fit even without demonstrations and row, or its template fails.
     """
     prompt = said_to(base, prompt)
-    found, whole = prompt.parts(examples), Given()
+    found, whole = prompt.parts(examples, shown), Given()
     for i, ids in enumerate(base.text_ids([joined(parts) for parts in found])):
         if len(ids) > room:
             shorter = _Shorter(base, prompt, examples[i], policy)
@@ -138,12 +147,17 @@ class PromptedPredictor:
         prompt: Prompt,
         length: Length = "sum",
         calibration: Calibration = "none",
+        neighbours: Neighbours | None = None,
+        features: Features | None = None,
     ) -> None:
         """`prompt` must have words for every label.
 
+        `neighbours` are shown in the place of what the prompt shows; `features` looks vectors up and is not saved.
+
         Raises:
             ModelError: the base does not write.
-            PromptError: a label has no words, or words that the base cannot read or tell from another's.
+            PromptError: a label has no words, or words that the base cannot read or tell from another's, or each row
+                needs a prior of its own.
         """
         if not isinstance(base, Asked):
             raise ModelError(f"prompted: {base.info.name} gives no probabilities of words. Use a causal base.")
@@ -155,7 +169,13 @@ class PromptedPredictor:
         self.labels, self.policy, self.prompt = labels, policy, prompt
         self.length: Length = length
         self.calibration: Calibration = calibration
+        self.neighbours, self.features = neighbours, features
         self.thresholds: Thresholds = None
+        if calibration == "contextual" and neighbours is not None:
+            raise PromptError(
+                "prompted: `calibration: contextual` needs the same prompt for all rows, and each has other "
+                "neighbours. Use 'none' or 'domain'."
+            )
         if calibration == "domain" and not prompt.lead.strip() and not len(base.prompt_ids([""])[0]):
             raise PromptError(
                 f"prompted: `calibration: domain` needs something that leads to the answer, and {base.info.name} "
@@ -175,26 +195,34 @@ class PromptedPredictor:
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
             return []
-        scores_EL = self._scores([joined(parts) for parts in self._fitted(examples)])
-        return from_logits(scores_EL - self._prior(examples[0]), self.labels, None)
+        shown = shown_before(self, examples)
+        fitted = self._fitted(examples, shown)
+        scores_EL = self._scores([joined(parts) for parts in fitted])
+        answers = from_logits(scores_EL - self._prior(examples[0]), self.labels, None)
+        return with_evidence(answers, fitted, shown)
 
     def tokens(self, examples: Sequence[Example]) -> int:
         """Tokens that are computed for these rows: what they share is computed once, where the base allows it."""
-        requests = [request for parts in self._fitted(examples) for request in self._requests(joined(parts))]
+        requests = [request for parts in self._prompts(examples) for request in self._requests(joined(parts))]
         return scorer_of(self._asked).tokens(requests)
 
     def laid_out(self, example: Example) -> tuple[str, list[Token]]:
         """The text that is read for a row with its right answer (the first label without one), and its tokens."""
-        (parts,) = self._fitted([example])
+        (parts,) = self._prompts([example])
         label = str(example.target) if example.target is not None else self.labels[0]
         request = self._requests(joined(parts))[self.labels.index(label)]
         text = said_to(self._asked, self.prompt).completed(joined(parts), self.prompt.words[label])
         return text + self._end, tokens_of(self._asked, request)
 
-    def _fitted(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
+    def _prompts(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
+        return self._fitted(examples, shown_before(self, examples))
+
+    def _fitted(
+        self, examples: Sequence[Example], shown: Sequence[Sequence[Demonstration]] | None
+    ) -> list[tuple[Part, ...]]:
         base = self._asked
         longest = max(len(ids) for ids in base.text_ids(self._answers))
-        found, self.given = fitted_prompts(base, self.prompt, examples, self.policy, base.room(longest))
+        found, self.given = fitted_prompts(base, self.prompt, examples, self.policy, base.room(longest), shown)
         return found
 
     @property
@@ -231,7 +259,7 @@ class PromptedPredictor:
             prompts = [said_to(self._asked, self.prompt).lead_alone]
         else:
             empty = [Example(id="calibration", fields=dict.fromkeys(like.fields, text)) for text in SAYS_NOTHING]
-            prompts = [joined(parts) for parts in self._fitted(empty)]
+            prompts = [joined(parts) for parts in self._fitted(empty, None)]
         prior_L: np.ndarray = self._scores(prompts).mean(axis=0)
         return prior_L
 
@@ -248,6 +276,8 @@ class PromptedPredictor:
             "calibration": self.calibration,
         }
         write_settings(folder / SETTINGS, settings)
+        if self.neighbours is not None:
+            self.neighbours.save(folder)
 
     @classmethod
     def load(cls, folder: Path, bases: Bases) -> Self:
@@ -259,11 +289,43 @@ class PromptedPredictor:
             raise BundleError(f"{SETTINGS}: the prompt cannot be read ({error}). The bundle is damaged.") from error
         if prompt.digest != settings["digest"]:
             raise BundleError(f"{SETTINGS}: the prompt is not the one that was measured. Copy the bundle again.")
+        base = bases(settings["base"])
         return cls(
-            base=bases(settings["base"]),
+            base=base,
+            neighbours=Neighbours.load(folder, base.info.hidden_size),
             labels=tuple(settings["labels"]),
             policy=settings["policy"],
             prompt=prompt,
             length=settings["length"],
             calibration=settings["calibration"],
         )
+
+
+class _Showing(Protocol):
+    """What may show each row its neighbours."""
+
+    base: Encoder | None
+    policy: Truncation
+    neighbours: Neighbours | None
+    features: Features | None
+
+
+def shown_before(predictor: _Showing, examples: Sequence[Example]) -> list[tuple[Demonstration, ...]] | None:
+    """The neighbours of each row, the nearest last; None where all rows are shown the same."""
+    if predictor.neighbours is None:
+        return None
+    return predictor.neighbours.of(vectors(predictor.base, examples, predictor.policy, predictor.features))
+
+
+def with_evidence(
+    answers: Sequence[Prediction],
+    fitted: Sequence[Sequence[Part]],
+    shown: Sequence[Sequence[Demonstration]] | None,
+) -> list[Prediction]:
+    """The answers with the neighbours that their prompts had room for, the nearest first."""
+    if shown is None:
+        return list(answers)
+    return [
+        dataclasses.replace(answer, evidence=texts_of(own)[: sum(part.kind == "demonstration" for part in parts)])
+        for answer, parts, own in zip(answers, fitted, shown, strict=True)
+    ]

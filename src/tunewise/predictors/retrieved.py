@@ -1,9 +1,9 @@
 """Let the most similar training examples vote, and show them as evidence.
 
-E examples, B of them in a block, N stored rows, K neighbours, L labels, H hidden size.
+E examples, N stored rows, K neighbours, L labels, H hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -16,16 +16,11 @@ from tunewise.models.encoder import Encoder
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
 from tunewise.predictors.head import Features, unit, vectors
+from tunewise.predictors.nearest import nearest
 from tunewise.predictors.several import Thresholds, from_settings, from_shares, to_settings
 from tunewise.types import Example, Prediction
 
 SETTINGS, INDEX = "retrieved.json", "retrieved.safetensors"
-BLOCK_CELLS = 16_000_000
-"""Similarities held at a time: 64 MB."""
-FLOAT32_SLACK = 1e-5
-"""How far a float32 cosine may be off; rows that close to the last neighbour are compared again, exactly."""
-DECIMALS = 9
-"""Cosines that agree to so many are equal, and the earlier row comes first."""
 
 
 class RetrievedPredictor:
@@ -82,8 +77,7 @@ class RetrievedPredictor:
             return []
         question_EH = unit(vectors(self.base, examples, self.policy, self.features))
         answers: list[Prediction] = []
-        for question_H, rough_N in zip(question_EH, self._similarities(question_EH), strict=True):
-            nearest_K, cosine_K = self._nearest(question_H, rough_N)
+        for nearest_K, cosine_K in nearest(question_EH, self.vector_NH, self.neighbours):
             vote_K = np.exp((cosine_K - cosine_K[0]) / self.temperature)
             share_L = self._votes(nearest_K, vote_K) / vote_K.sum()
             answer = from_shares(share_L[None], self.labels, self.thresholds)[0]
@@ -96,20 +90,6 @@ class RetrievedPredictor:
             return np.bincount(self.target_N[nearest_K], weights=vote_K, minlength=len(self.labels))
         votes_L: np.ndarray = vote_K @ self.target_N[nearest_K]
         return votes_L
-
-    def _similarities(self, question_EH: np.ndarray) -> Iterator[np.ndarray]:
-        """Cosines [N] of one question after the other, computed in blocks, as exact as float32 is."""
-        size = max(1, BLOCK_CELLS // len(self.texts))
-        for start in range(0, len(question_EH), size):
-            yield from question_EH[start : start + size] @ self.vector_NH.T
-
-    def _nearest(self, question_H: np.ndarray, rough_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the largest cosines and those cosines in float64, largest first; of equal ones the earlier row."""
-        place = len(rough_N) - self.neighbours
-        near = np.flatnonzero(rough_N >= np.partition(rough_N, place)[place] - FLOAT32_SLACK)
-        cosine = np.round(self.vector_NH[near].astype(np.float64) @ question_H.astype(np.float64), DECIMALS)
-        order_K = np.argsort(-cosine, kind="stable")[: self.neighbours]
-        return near[order_K], cosine[order_K]
 
     def save(self, folder: Path) -> None:
         assert self.base is not None

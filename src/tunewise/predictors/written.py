@@ -16,9 +16,11 @@ from tunewise.models.generate import Decoding
 from tunewise.models.prefix_tree import Request
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
-from tunewise.predictors.prompted import Token, fitted_prompts, tokens_of
+from tunewise.predictors.head import Features
+from tunewise.predictors.neighbours import Neighbours
+from tunewise.predictors.prompted import Token, fitted_prompts, shown_before, tokens_of, with_evidence
 from tunewise.predictors.several import Thresholds
-from tunewise.prompts.prompt import Part, Prompt, joined
+from tunewise.prompts.prompt import Demonstration, Part, Prompt, joined
 from tunewise.prompts.window import Given
 from tunewise.types import Example, Prediction
 
@@ -33,8 +35,19 @@ class WrittenPredictor:
     kind = "written"
     labels: tuple[str, ...] = ()
 
-    def __init__(self, *, base: Encoder, policy: Truncation, prompt: Prompt, decoding: Decoding) -> None:
+    def __init__(
+        self,
+        *,
+        base: Encoder,
+        policy: Truncation,
+        prompt: Prompt,
+        decoding: Decoding,
+        neighbours: Neighbours | None = None,
+        features: Features | None = None,
+    ) -> None:
         """`decoding`: how long an answer may be, where it stops, and whether it is drawn.
+
+        `neighbours` are shown in the place of what the prompt shows; `features` looks vectors up and is not saved.
 
         Raises:
             ModelError: the base does not write, or has no room for prompt and answer.
@@ -49,6 +62,7 @@ class WrittenPredictor:
             )
         self.base: Encoder | None = base
         self.policy, self.prompt, self.decoding = policy, prompt, decoding
+        self.neighbours, self.features = neighbours, features
         self.thresholds: Thresholds = None
         self.given = Given()
         """What was given up for the last rows that were asked about."""
@@ -58,11 +72,12 @@ class WrittenPredictor:
         """Where an example has a target, its log-probability after the same prompt is told too."""
         if not examples:
             return []
-        fitted = self._fitted(examples)
+        shown = shown_before(self, examples)
+        fitted = self._fitted(examples, shown)
         prompts = self._asked.prompt_ids([joined(parts) for parts in fitted])
         answers = self._writer.write(prompts, self.decoding)
         targets = self._targets(fitted, examples)
-        return [
+        predictions = [
             Prediction(
                 text=answer.text.strip(),
                 abstained=not answer.ended,
@@ -71,11 +86,12 @@ class WrittenPredictor:
             )
             for answer, target in zip(answers, targets, strict=True)
         ]
+        return with_evidence(predictions, fitted, shown)
 
     def tokens(self, examples: Sequence[Example]) -> int:
         """Tokens that are computed for these rows at most: read, written, and read once more with the right answer."""
         base = self._asked
-        texts = [joined(parts) for parts in self._fitted(examples)]
+        texts = [joined(parts) for parts in self._prompts(examples)]
         targets = [str(example.target) for example in examples if example.target is not None]
         read = sum(map(len, base.text_ids(texts))) * (2 if targets else 1) + sum(map(len, base.text_ids(targets)))
         return read + WRITTEN * len(texts) * self.decoding.max_new_tokens
@@ -85,13 +101,18 @@ class WrittenPredictor:
         assert isinstance(self.base, Asked)
         return self.base
 
-    def _fitted(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
-        found, self.given = fitted_prompts(self._asked, self.prompt, examples, self.policy, self.room)
+    def _prompts(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
+        return self._fitted(examples, shown_before(self, examples))
+
+    def _fitted(
+        self, examples: Sequence[Example], shown: Sequence[Sequence[Demonstration]] | None
+    ) -> list[tuple[Part, ...]]:
+        found, self.given = fitted_prompts(self._asked, self.prompt, examples, self.policy, self.room, shown)
         return found
 
     def laid_out(self, example: Example) -> tuple[str, list[Token]]:
         """The text that is read for a row with its right answer, where it has one, and its tokens."""
-        (parts,) = self._fitted([example])
+        (parts,) = self._prompts([example])
         text = joined(parts)
         answer = "" if example.target is None else self.prompt.answer(str(example.target))
         request = self._request(text, answer)
@@ -117,7 +138,7 @@ class WrittenPredictor:
 
     def log_probability(self, example: Example, text: str) -> float | None:
         """Of a text as the answer to a row, natural log; None where it does not fit."""
-        (parts,) = self._fitted([example])
+        (parts,) = self._prompts([example])
         request = self._request(joined(parts), self.prompt.answer(text))
         return None if request is None else float(scorer_of(self._asked).score([request])[0].sum())
 
@@ -132,6 +153,8 @@ class WrittenPredictor:
             "decoding": dataclasses.asdict(self.decoding),
         }
         write_settings(folder / SETTINGS, settings)
+        if self.neighbours is not None:
+            self.neighbours.save(folder)
 
     @classmethod
     def load(cls, folder: Path, bases: Bases) -> Self:
@@ -144,4 +167,11 @@ class WrittenPredictor:
             raise BundleError(f"{SETTINGS}: the prompt cannot be read ({error}). The bundle is damaged.") from error
         if prompt.digest != settings["digest"]:
             raise BundleError(f"{SETTINGS}: the prompt is not the one that was measured. Copy the bundle again.")
-        return cls(base=bases(settings["base"]), policy=settings["policy"], prompt=prompt, decoding=decoding)
+        base = bases(settings["base"])
+        return cls(
+            base=base,
+            policy=settings["policy"],
+            prompt=prompt,
+            decoding=decoding,
+            neighbours=Neighbours.load(folder, base.info.hidden_size),
+        )

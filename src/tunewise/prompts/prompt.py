@@ -63,18 +63,32 @@ class Prompt:
         shown = tuple(Demonstration(dict(d["fields"]), str(d["answer"])) for d in plain["demonstrations"])
         return cls(**{**plain, "demonstrations": shown, "words": dict(plain["words"])})
 
-    def parts(self, rows: Sequence[AnyRow]) -> list[tuple[Part, ...]]:
+    def parts(
+        self, rows: Sequence[AnyRow], shown: Sequence[Sequence[Demonstration]] | None = None
+    ) -> list[tuple[Part, ...]]:
         """The prompt of each row, in pieces that make it when they are joined.
+
+        `shown`: what is shown before each row, in the place of what is shown before all.
 
         Raises:
             PromptError: a row lacks a field that the template reads, or the template fails.
         """
-        shown = [Row(f"demonstration {i + 1}", each.fields) for i, each in enumerate(self.demonstrations)]
-        blocks = self._blocks([*shown, *rows])
+        if shown is None:
+            shown = [self.demonstrations] * len(rows)
+        # rows that are shown often are rendered once
+        different = {id(each): each for own in shown for each in own}
+        blocks = self._blocks(
+            [*(Row(f"demonstration {i}", each.fields) for i, each in enumerate(different.values(), 1)), *rows]
+        )
+        part_of = {
+            key: Part("demonstration", f"{block}{self.lead}{self.answer(each.answer)}{BETWEEN}")
+            for (key, each), block in zip(different.items(), blocks, strict=False)
+        }
         before = [Part("instruction", self.instruction + BETWEEN)] if self.instruction else []
-        for block, each in zip(blocks, self.demonstrations, strict=False):
-            before.append(Part("demonstration", f"{block}{self.lead} {each.answer}{BETWEEN}"))
-        return [(*before, Part("input", block), Part("lead", self.lead)) for block in blocks[len(shown) :]]
+        return [
+            (*before, *(part_of[id(each)] for each in own), Part("input", block), Part("lead", self.lead))
+            for own, block in zip(shown, blocks[len(different) :], strict=True)
+        ]
 
     def answer(self, text: str) -> str:
         """What follows the prompt where this is the answer."""

@@ -159,7 +159,7 @@ def test_neighbours_are_the_same_in_blocks(retrieved: RetrievedPredictor, monkey
     vector_EH = retrieved.base.features([("card",), ("film",), ("refund",)], "refuse")
     retrieved.features = lambda examples: vector_EH
     whole = retrieved.predict(rows("card", "film", "refund"))
-    monkeypatch.setattr("tunewise.predictors.retrieved.BLOCK_CELLS", 1)
+    monkeypatch.setattr("tunewise.predictors.nearest.BLOCK_CELLS", 1)
     assert retrieved.predict(rows("card", "film", "refund")) == whole
 
 
