@@ -24,9 +24,10 @@ from tunewise.types import Prediction, Score, to_plain
 SHARED = 0.5
 """Share of either run's held_out rows that must agree for a comparison on those alone."""
 COLUMNS = ("method", "base", "id", "text", "target", "label", "confidence", "target_probability")
+OPTIONAL = ("cluster", "references", "target_log_probability", "target_tokens")
 
-Key = tuple[str, str, str, int]
-"""Id, text and target of a row, and which of several equal ones it is."""
+Key = tuple[str, str, tuple[str, ...], int]
+"""Id, text and right answers of a row, and which of several equal ones it is."""
 Rung = tuple[str, str]
 """Method and base."""
 
@@ -46,6 +47,7 @@ class Finished:
     folder: Path
     verdict: Mapping[str, Any]
     labels: tuple[str, ...]
+    """Empty where texts are written."""
     answers: Mapping[Rung, Answers]
 
     @property
@@ -133,7 +135,8 @@ def read_run(folder: Path) -> Finished:
     if not verdict.get("chosen") or find_chosen(verdict) is None:
         raise RunError(f"compare: {folder} has no verdict yet. Continue it with: tunewise fit --resume {folder}")
     try:
-        labels = tuple(str(row["label"]) for row in _read_json(folder, "data.json")["labels"])
+        writes = verdict["kind"] == "generate"
+        labels = () if writes else tuple(str(row["label"]) for row in _read_json(folder, "data.json")["labels"])
         answers = _read_answers(folder / "predictions.parquet")
         run = Finished(folder=folder, verdict=verdict, labels=labels, answers=answers)
         rows = run.rows
@@ -142,7 +145,7 @@ def read_run(folder: Path) -> Finished:
         raise _damaged(folder, "its files do not fit together", error) from error
     if any(answer.prediction.keys() != set(rows) for answer in answers.values()):
         raise _damaged(folder, "its rungs answered different rows")
-    if verdict.get("several") or not {target for _, _, target, _ in rows} <= set(labels):
+    if verdict.get("several") or not (writes or {target for _, _, (target, *_), _ in rows} <= set(labels)):
         raise RunError(
             f"compare: {folder} has rows with several labels or none; only runs with one label are compared."
         )
@@ -168,7 +171,7 @@ def _read_answers(path: Path) -> dict[Rung, Answers]:
 
     try:
         table = pq.read_table(path, filters=[("split", "=", "held_out")])
-        rows = table.select([*COLUMNS, *({"cluster"} & set(table.column_names))]).to_pylist()
+        rows = table.select([*COLUMNS, *(set(OPTIONAL) & set(table.column_names))]).to_pylist()
     except FileNotFoundError:
         raise RunError(
             f"compare: {path.parent} holds no finished run ({path.name} is missing). Name a run folder."
@@ -177,9 +180,10 @@ def _read_answers(path: Path) -> dict[Rung, Answers]:
         raise _damaged(path.parent, f"{path.name} cannot be read", error) from error
     prediction: dict[Rung, dict[Key, Prediction]] = {}
     cluster: dict[Rung, dict[Key, str | None]] = {}
-    seen: Counter[tuple[Rung, str, str, str]] = Counter()
+    seen: Counter[tuple[Rung, str, str, tuple[str, ...]]] = Counter()
     for row in map(clean, rows):
-        rung, content = (row["method"], row["base"]), (row["id"], row["text"], str(row["target"]))
+        right = (str(row["target"]), *(row.get("references") or ()))
+        rung, content = (row["method"], row["base"]), (row["id"], row["text"], right)
         key = (*content, seen[rung, *content])
         seen[rung, *content] += 1
         prediction.setdefault(rung, {})[key] = _prediction(row)
@@ -191,7 +195,12 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
     """With the two probabilities that were kept, which is all that a metric of one label asks for."""
     known = {row["target"]: row["target_probability"], row["label"]: row["confidence"]}
     scores = {str(label): float(share) for label, share in known.items() if share is not None}
-    return Prediction(text=str(row["label"]), scores=scores or None)
+    return Prediction(
+        text=str(row["label"]),
+        scores=scores or None,
+        target_log_probability=row.get("target_log_probability"),
+        target_tokens=row.get("target_tokens"),
+    )
 
 
 def _damaged(folder: Path, what: str, why: object = "") -> RunError:
@@ -247,7 +256,7 @@ def _compared(
     for run, rung in zip((a, b), pair, strict=True):
         rows = run.rows if shared is None else shared
         answers = run.answers[rung]
-        targets = [target for _, _, target, _ in rows]
+        targets = [right if len(right) > 1 else right[0] for _, _, right, _ in rows]
         statistics.append(metric.statistics(targets, [answers.prediction[row] for row in rows], a.labels))
         of_rows = [answers.cluster[row] for row in rows]
         clusters.append(of_rows if any(cluster is not None for cluster in of_rows) else None)

@@ -60,6 +60,9 @@ def test_the_same_run_twice_says_the_same(letters: Path) -> None:
         ran = tunewise(letters, "fit", "task.yaml", "--out", name, "--set", "methods=[majority, few_shot]")
         assert ran.returncode == 0, ran.stderr
     assert comparable(letters / "a") == comparable(letters / "b")
+    compared = tunewise(letters, "compare", "a", "b")
+    assert compared.returncode == 0, compared.stderr
+    assert "so differences are paired" in compared.stdout
 
 
 def test_bits_per_byte_need_a_rung_that_gives_texts_a_probability(letters: Path) -> None:

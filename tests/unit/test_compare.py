@@ -256,3 +256,58 @@ def test_what_an_interval_cannot_bear_is_said_of_the_choice(tmp_path):
     assert found["notes"] == [
         "what the first run chose: only 2 of 100 answers are wrong, too few for the interval to be exact"
     ]
+
+
+def write_texts(folder: Path, written: list[str], wanted: list[tuple[str, ...]], **verdict: Any) -> Path:
+    """A finished run of texts, which wrote these where those were right; the first of each was the target."""
+    folder.mkdir()
+    rows = [
+        {
+            **{"method": "lora", "base": "b", "split": "held_out", "id": str(i), "text": f"text {i}", "cluster": None},
+            **{"target": right[0], "label": text, "confidence": None, "target_probability": None, "chosen": True},
+            **{"references": list(right[1:]), "target_log_probability": -0.5 * len(text), "target_tokens": 2},
+        }
+        for i, (text, right) in enumerate(zip(written, wanted, strict=True))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "predictions.parquet")
+    metric = verdict.get("metric", "exact_match")
+    plain = {
+        "task": "t",
+        "kind": "generate",
+        "metric": metric,
+        "signature": METRICS.get(metric).signature,
+        "level": 0.95,
+        "words": "lora: well",
+        "chosen": {"method": "lora", "base": "b", "why": ""},
+        "rungs": [{"method": "lora", "base": "b", "held_out": {"score": 0.5}}],
+        "budget": {"spent": {"work": 7}},
+    }
+    (folder / "verdict.json").write_text(json.dumps({**plain, **verdict}))
+    return folder
+
+
+def test_written_texts_are_compared_with_all_their_right_answers(tmp_path):
+    wanted = [("a dog", "one hound"), *[("a cat",)] * 19]
+    a = write_texts(tmp_path / "a", ["one hound"] + ["a cat"] * 9 + ["no"] * 10, wanted)
+    b = write_texts(tmp_path / "b", ["no"] + ["a cat"] * 19, wanted)
+    found = compare_runs(a, b)
+    assert found["pairing"]["agree"] == 20
+    (each,) = found["comparisons"]
+    assert each["first_score"]["value"] == pytest.approx(0.5)
+    assert each["second_score"]["value"] == pytest.approx(0.95)
+    assert each["finding"] == "the second run is better"
+
+
+def test_rows_of_other_right_answers_are_other_rows(tmp_path):
+    a = write_texts(tmp_path / "a", ["a"] * 20, [("a",)] * 20)
+    b = write_texts(tmp_path / "b", ["a"] * 20, [("a", "b")] * 20)
+    assert compare_runs(a, b)["pairing"]["agree"] == 0
+
+
+def test_probabilities_of_texts_are_compared_too(tmp_path):
+    a = write_texts(tmp_path / "a", ["aaaa"] * 20, [("abcd",)] * 20, metric="bits_per_byte")
+    b = write_texts(tmp_path / "b", ["aa"] * 20, [("abcd",)] * 20, metric="bits_per_byte")
+    (each,) = compare_runs(a, b)["comparisons"]
+    # 2 nats and 1 nat for four bytes
+    assert each["difference"] == pytest.approx(-0.25 / np.log(2))
+    assert each["finding"] == "the second run is better"
