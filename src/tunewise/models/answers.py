@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from torch import nn
 
-from tunewise.models import fill, generate, score
+from tunewise.models import fill, generate, score, seq2seq_score, seq2seq_write
 from tunewise.models.asked import Asked
-from tunewise.models.generate import Allowed, Decoding, Written
+from tunewise.models.generate import Writer
 from tunewise.models.prefix_tree import Request
 
 
@@ -37,17 +37,15 @@ class Scorer(Protocol):
         """Tokens that are computed to score these: what they share is counted once, where it is computed once."""
 
 
-class Writer(Protocol):
-    """Writes answers."""
-
-    def write(
-        self, prompts: Sequence[np.ndarray], decoding: Decoding, *, allowed: Allowed | None = None
-    ) -> list[Written]:
-        """An answer to each prompt (token ids, one at least), in order."""
-
-
-SCORERS: dict[str, Callable[[Any], Scorer]] = {"causal": score.Scorer, "masked": fill.Scorer}
-WRITERS: dict[str, Callable[[Any], Writer]] = {"causal": generate.Writer}
+SCORERS: dict[str, Callable[[Any], Scorer]] = {
+    "causal": score.Scorer,
+    "masked": fill.Scorer,
+    "seq2seq": seq2seq_score.Scorer,
+}
+WRITERS: dict[str, Callable[[Any], Writer]] = {
+    "causal": generate.causal_writer,
+    "seq2seq": seq2seq_write.seq2seq_writer,
+}
 
 _lock = threading.Lock()
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import nn
@@ -66,3 +66,21 @@ class Asked(Encoder, ABC):
 def common_start(one: Sequence[int], other: Sequence[int]) -> int:
     """Tokens that two sequences have in common at their beginning."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def added_before(tokenizer: Any) -> tuple[int, ...]:
+    """Ids that the tokenizer puts before every text by itself."""
+    with_ids = tokenizer("a", add_special_tokens=True)["input_ids"]
+    without = tokenizer("a", add_special_tokens=False)["input_ids"]
+    ends = len(with_ids) - len(without)
+    for before in range(ends + 1):
+        if with_ids[before : before + len(without)] == without:
+            return tuple(with_ids[:before])
+    return ()
+
+
+def ends_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Ids that end an answer: the model's own, and the tokenizer's."""
+    stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    several = stated if isinstance(stated, (list, tuple)) else [stated]
+    return tuple(dict.fromkeys(int(i) for i in (*several, tokenizer.eos_token_id) if i is not None))

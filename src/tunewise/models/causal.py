@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewise.models.asked import Asked, common_start
+from tunewise.models.asked import Asked, added_before, common_start, ends_of
 from tunewise.models.encoder import BaseInfo
 from tunewise.models.prefix_tree import Request
 from tunewise.models.tree import Given, with_body
@@ -28,8 +28,8 @@ class Causal(Asked):
         self.whole: nn.Module = model.eval().requires_grad_(False)
         self._reader = with_body(model, Given())
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
-        self.start_ids: tuple[int, ...] = _added_before(tokenizer)
-        self.end_ids: tuple[int, ...] = _end_ids(model, tokenizer)
+        self.start_ids: tuple[int, ...] = added_before(tokenizer)
+        self.end_ids: tuple[int, ...] = ends_of(model, tokenizer)
 
     @property
     def body(self) -> nn.Module:
@@ -70,21 +70,3 @@ class Causal(Asked):
         """Logits [S, V] of the next token after each of these last hidden states, as the whole model computes them."""
         logits: Tensor = self._reader(inputs_embeds=hidden_SH[None]).logits
         return logits[0]
-
-
-def _added_before(tokenizer: Any) -> tuple[int, ...]:
-    """Ids that the tokenizer puts before every text by itself."""
-    with_ids = tokenizer("a", add_special_tokens=True)["input_ids"]
-    without = tokenizer("a", add_special_tokens=False)["input_ids"]
-    ends = len(with_ids) - len(without)
-    for before in range(ends + 1):
-        if with_ids[before : before + len(without)] == without:
-            return tuple(with_ids[:before])
-    return ()
-
-
-def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end an answer: the model's own, and the tokenizer's."""
-    stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    several = stated if isinstance(stated, (list, tuple)) else [stated]
-    return tuple(dict.fromkeys(int(i) for i in (*several, tokenizer.eos_token_id) if i is not None))

@@ -20,6 +20,11 @@ POOLINGS: dict[str, Pooling] = {
 KNOWN_MODULES = {"Transformer", "Pooling", "Normalize"}
 POSITIONS_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet", "roberta-prelayernorm", "xlm-roberta-xl"}
 """Architectures that count positions from padding_idx + 1, so that many of them are never used."""
+ENCODER_DECODERS = {
+    *("t5", "mt5", "umt5"),
+    *("bart", "mbart", "plbart", "marian", "pegasus", "blenderbot", "blenderbot-small", "m2m_100"),
+}
+"""Architectures of an encoder and a decoder that are read here."""
 PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
@@ -134,13 +139,15 @@ def _digest(files: list[Path]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _family(config: Any, folder: Path, *, name: str) -> Literal["encoder", "masked", "causal"]:
+def _family(config: Any, folder: Path, *, name: str) -> Literal["encoder", "masked", "causal", "seq2seq"]:
     from transformers.models.auto import modeling_auto as auto
 
     kind = config.model_type
     says_causal = any(str(a).endswith(("ForCausalLM", "LMHeadModel")) for a in config.architectures or ())
+    if kind in ENCODER_DECODERS:
+        return "seq2seq"
     if getattr(config, "is_encoder_decoder", False):
-        recognised = "seq2seq"
+        recognised = f"seq2seq ('{kind}')"
     elif getattr(config, "is_decoder", False) or says_causal:
         return "causal"
     elif kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
@@ -150,9 +157,9 @@ def _family(config: Any, folder: Path, *, name: str) -> Literal["encoder", "mask
     else:
         recognised = f"unknown ('{kind}')"
     raise ModelError(
-        f"{name}: kind of base recognised: {recognised}; this version climbs causal, encoder and "
-        "masked bases (Llama, Qwen, GPT-2, GPT-NeoX, Gemma, Phi; BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa, "
-        "ModernBERT and sentence encoders made of them)."
+        f"{name}: kind of base recognised: {recognised}; this version climbs causal, encoder, masked and seq2seq bases "
+        "(Llama, Qwen, GPT-2, GPT-NeoX, Gemma, Phi; BERT, RoBERTa, DistilBERT, ELECTRA, DeBERTa, ModernBERT and "
+        "sentence encoders made of them; T5, BART, Marian)."
     )
 
 

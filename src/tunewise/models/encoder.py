@@ -39,9 +39,9 @@ class BaseInfo:
     name: str
     """As asked for: "bundled:minilm", a path or a hub id."""
     path: str
-    family: Literal["encoder", "masked", "causal"]
+    family: Literal["encoder", "masked", "causal", "seq2seq"]
     """"encoder": comes with a sentence pooling of its own; "masked": pre-trained on masked words; "causal": on the next
-    word."""
+    word; "seq2seq": has an encoder, and a decoder that answers."""
     revision: str | None
     sha256: str
     """Of the weight file; of several files, the digest of their digests in order of name."""

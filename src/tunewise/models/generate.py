@@ -9,13 +9,14 @@ Axes: B rows of a batch, T positions, V vocabulary.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tunewise.errors import ConfigError
+from tunewise.models.asked import Asked
 from tunewise.models.causal import Causal
 from tunewise.models.precision import fast_float32
 from tunewise.models.tokens import by_length
@@ -83,13 +84,25 @@ class _Row:
     """Up to a stop, once one was met."""
 
 
-class Writer:
-    """Writes answers with one causal base, or with a module tree that was adapted from it."""
+class Going(Protocol):
+    """Answers that are being written, one in each row."""
 
-    def __init__(self, base: Causal, body: nn.Module | None = None) -> None:
-        """`body`: what gives hidden states in the place of the base's own."""
-        self.base, self.body = base, base.model if body is None else body
-        self.pad_id = base.pad_id
+    def logits(self) -> Tensor:
+        """Of the next token of each row [B, V], float32."""
+
+    def go_on(self, tokens: Sequence[int]) -> None:
+        """Take these for the next token of each row."""
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone, in this order."""
+
+
+class Writer:
+    """Writes answers with one base."""
+
+    def __init__(self, base: Asked, begin: Callable[[Sequence[np.ndarray]], Going]) -> None:
+        """`begin`: nothing written yet after these prompts."""
+        self.base, self._begin = base, begin
 
     def write(
         self, prompts: Sequence[np.ndarray], decoding: Decoding, *, allowed: Allowed | None = None
@@ -116,34 +129,22 @@ class Writer:
     def _batch(
         self, prompts: Sequence[np.ndarray], numbers: Sequence[int], decoding: Decoding, allowed: Allowed | None
     ) -> list[_Row]:
-        from transformers import DynamicCache
-
-        ids_BT, mask_BT = left_padded(prompts, pad_id=self.pad_id)
-        device = self.base.device
+        going = self._begin(prompts)
         rows = [_Row(number) for number in numbers]
         draws = [generator(decoding.seed, "answer", prompt.tobytes().hex()) for prompt in prompts]
         live = list(range(len(rows)))
-        cache: Any = DynamicCache(config=self.base.model.config)  # type: ignore[arg-type]
-        inputs, mask = torch.from_numpy(ids_BT).to(device), torch.from_numpy(mask_BT).to(device)
         for _ in range(decoding.max_new_tokens):
-            position_BT = (mask.cumsum(1) - 1).clamp_(min=0)[:, -inputs.shape[1] :]
-            output = self.body(
-                input_ids=inputs, attention_mask=mask, past_key_values=cache, use_cache=True, position_ids=position_BT
-            )
-            logits_BV = self.base.read(output.last_hidden_state[:, -1]).float()
+            logits_BV = going.logits()
             chosen = self._chosen(logits_BV, [rows[i] for i in live], [draws[i] for i in live], decoding, allowed)
             for i, token in zip(live, chosen, strict=True):
                 self._take(rows[i], token, decoding)
             writing = [place for place, i in enumerate(live) if not rows[i].ended]
             if not writing:
                 break
-            inputs = torch.tensor([[token] for token in chosen], device=device)
+            going.go_on(chosen)
             if len(writing) <= LEAVE * len(live):
-                at = torch.tensor(writing, device=device)
-                cache.batch_select_indices(at)
-                inputs, mask = inputs[at], mask[at]
+                going.select(writing)
                 live = [live[place] for place in writing]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         return rows
 
     def _chosen(
@@ -190,6 +191,47 @@ class Writer:
     def _written(self, row: _Row) -> Written:
         text = self._text(row.ids) if row.text is None else row.text
         return Written(ids=tuple(row.ids), text=text, log_probability=row.total, ended=row.ended)
+
+
+def causal_writer(base: Causal, body: nn.Module | None = None) -> Writer:
+    """What writes with a causal base, or with a module tree that was adapted from it.
+
+    `body`: what gives hidden states in the place of the base's own.
+    """
+    used = base.body if body is None else body
+    return Writer(base, lambda prompts: _GoingOn(base, used, prompts))
+
+
+class _GoingOn:
+    """Answers that follow their prompts in one sequence."""
+
+    def __init__(self, base: Causal, body: nn.Module, prompts: Sequence[np.ndarray]) -> None:
+        from transformers import DynamicCache
+
+        self._base, self._body = base, body
+        ids_BT, mask_BT = left_padded(prompts, pad_id=base.pad_id)
+        self._inputs, self._mask = torch.from_numpy(ids_BT).to(base.device), torch.from_numpy(mask_BT).to(base.device)
+        self._cache: Any = DynamicCache(config=base.model.config)  # type: ignore[arg-type]
+
+    def logits(self) -> Tensor:
+        position_BT = (self._mask.cumsum(1) - 1).clamp_(min=0)[:, -self._inputs.shape[1] :]
+        output = self._body(
+            input_ids=self._inputs,
+            attention_mask=self._mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            position_ids=position_BT,
+        )
+        return self._base.read(output.last_hidden_state[:, -1]).float()
+
+    def go_on(self, tokens: Sequence[int]) -> None:
+        self._inputs = torch.tensor([[token] for token in tokens], device=self._mask.device)
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self._mask), 1)], dim=1)
+
+    def select(self, rows: Sequence[int]) -> None:
+        at = torch.tensor(list(rows), device=self._mask.device)
+        self._cache.batch_select_indices(at)
+        self._inputs, self._mask = self._inputs[at], self._mask[at]
 
 
 def left_padded(prompts: Sequence[np.ndarray], *, pad_id: int) -> tuple[np.ndarray, np.ndarray]:

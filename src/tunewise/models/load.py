@@ -107,9 +107,10 @@ def _is_path(name: str) -> bool:
 
 
 def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote_code: bool) -> Encoder:
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     from tunewise.models.causal import Causal
+    from tunewise.models.seq2seq import Seq2Seq
 
     config = read_config(Path(info.path), name=info.name, trust_remote_code=trust_remote_code)
     files = weight_files(Path(info.path), name=info.name, allow_pickle=True)
@@ -122,7 +123,11 @@ def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote
         "output_loading_info": True,
         "attn_implementation": attention(config.model_type, device),
     }
-    kinds: dict[str, Any] = {"causal": AutoModelForCausalLM, "masked": AutoModelForMaskedLM}
+    kinds: dict[str, Any] = {
+        "causal": AutoModelForCausalLM,
+        "masked": AutoModelForMaskedLM,
+        "seq2seq": AutoModelForSeq2SeqLM,
+    }
     # code of its own need not have a class for masked words
     kind = AutoModel if getattr(config, "auto_map", None) else kinds.get(info.family, AutoModel)
     options |= without_pooler(config) if kind is AutoModel else {}
@@ -145,8 +150,8 @@ def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote
     _with_linear_layers(model)
     if kind is AutoModelForMaskedLM:
         return _masked(info, model.to(device), tokenizer, has_head=not of_head)
-    make = Causal if info.family == "causal" else Encoder
-    return make(info, model.to(device), tokenizer)
+    makes: dict[str, type[Encoder]] = {"causal": Causal, "seq2seq": Seq2Seq}
+    return makes.get(info.family, Encoder)(info, model.to(device), tokenizer)
 
 
 def _masked(info: BaseInfo, model: Any, tokenizer: Any, *, has_head: bool) -> Encoder:

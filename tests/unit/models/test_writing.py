@@ -6,7 +6,7 @@ import torch
 
 from tunewise.errors import ConfigError
 from tunewise.models.causal import Causal
-from tunewise.models.generate import Decoding, Writer, left_padded
+from tunewise.models.generate import Decoding, causal_writer, left_padded
 from tunewise.models.load import load_base
 from tunewise.models.tiny_causal import ARCHITECTURES, tiny_causal
 
@@ -48,14 +48,14 @@ def own(base: Causal, prompt: np.ndarray, tokens: int) -> list[int]:
 
 
 def test_greedy_answers_are_those_of_transformers_one_by_one(base: Causal) -> None:
-    written = Writer(base).write(prompts(7), Decoding(max_new_tokens=12))
+    written = causal_writer(base).write(prompts(7), Decoding(max_new_tokens=12))
     for prompt, answer in zip(prompts(7), written, strict=True):
         assert list(answer.ids) == own(base, prompt, 12)
 
 
 def test_the_log_probability_is_that_of_the_answers_tokens(base: Causal) -> None:
     prompt = prompts(3)[2]
-    (answer,) = Writer(base).write([prompt], Decoding(max_new_tokens=5))
+    (answer,) = causal_writer(base).write([prompt], Decoding(max_new_tokens=5))
     whole = np.concatenate([prompt, answer.ids])
     with torch.no_grad():
         log_TV = torch.log_softmax(base.whole(input_ids=torch.as_tensor(whole)[None]).logits[0].double(), -1)
@@ -66,12 +66,12 @@ def test_the_log_probability_is_that_of_the_answers_tokens(base: Causal) -> None
 
 
 def test_rows_that_end_early_do_not_change_the_others(llama: Causal) -> None:
-    alone = [Writer(llama).write([prompt], Decoding(max_new_tokens=20))[0] for prompt in prompts(9)]
+    alone = [causal_writer(llama).write([prompt], Decoding(max_new_tokens=20))[0] for prompt in prompts(9)]
     # what most rows write first ends an answer now, so that they leave the batch one after another
     ends = [row.ids[3] for row in alone[:5] if len(row.ids) > 3]
     before, llama.end_ids = llama.end_ids, (*llama.end_ids, *ends)
     try:
-        together = Writer(llama).write(prompts(9), Decoding(max_new_tokens=20))
+        together = causal_writer(llama).write(prompts(9), Decoding(max_new_tokens=20))
         for prompt, row in zip(prompts(9), together, strict=True):
             assert list(row.ids) == own(llama, prompt, 20)
     finally:
@@ -80,9 +80,9 @@ def test_rows_that_end_early_do_not_change_the_others(llama: Causal) -> None:
 
 
 def test_an_answer_ends_before_the_first_stop(llama: Causal) -> None:
-    (free,) = Writer(llama).write(prompts(1), Decoding(max_new_tokens=20))
+    (free,) = causal_writer(llama).write(prompts(1), Decoding(max_new_tokens=20))
     stop = free.text[6:8]
-    (cut,) = Writer(llama).write(prompts(1), Decoding(max_new_tokens=20, stop=("never in it", stop)))
+    (cut,) = causal_writer(llama).write(prompts(1), Decoding(max_new_tokens=20, stop=("never in it", stop)))
     assert cut.text == free.text[: free.text.index(stop)]
     assert cut.ended
     assert len(cut.ids) < len(free.ids)
@@ -90,16 +90,16 @@ def test_an_answer_ends_before_the_first_stop(llama: Causal) -> None:
 
 def test_sampling_draws_from_the_seed_and_the_prompt_alone(llama: Causal) -> None:
     decoding = Decoding(max_new_tokens=8, temperature=1.0, seed=3)
-    together = Writer(llama).write(prompts(5), decoding)
-    alone = [Writer(llama).write([prompt], decoding)[0] for prompt in prompts(5)]
+    together = causal_writer(llama).write(prompts(5), decoding)
+    alone = [causal_writer(llama).write([prompt], decoding)[0] for prompt in prompts(5)]
     assert [row.ids for row in together] == [row.ids for row in alone]
-    other = Writer(llama).write(prompts(5), Decoding(max_new_tokens=8, temperature=1.0, seed=4))
+    other = causal_writer(llama).write(prompts(5), Decoding(max_new_tokens=8, temperature=1.0, seed=4))
     assert [row.ids for row in together] != [row.ids for row in other]
 
 
 def test_a_small_top_p_leaves_the_likeliest_token_alone(llama: Causal) -> None:
-    greedy = Writer(llama).write(prompts(4), Decoding(max_new_tokens=6))
-    narrow = Writer(llama).write(prompts(4), Decoding(max_new_tokens=6, temperature=1.0, top_p=1e-9))
+    greedy = causal_writer(llama).write(prompts(4), Decoding(max_new_tokens=6))
+    narrow = causal_writer(llama).write(prompts(4), Decoding(max_new_tokens=6, temperature=1.0, top_p=1e-9))
     assert [row.ids for row in greedy] == [row.ids for row in narrow]
 
 
@@ -107,7 +107,7 @@ def test_only_allowed_tokens_are_written(llama: Causal) -> None:
     def allowed(ids: list[int]) -> list[int]:
         return [40 + len(ids), 90 + len(ids)]
 
-    for row in Writer(llama).write(prompts(4), Decoding(max_new_tokens=5), allowed=allowed):
+    for row in causal_writer(llama).write(prompts(4), Decoding(max_new_tokens=5), allowed=allowed):
         assert all(token in (40 + i, 90 + i) for i, token in enumerate(row.ids))
 
 

@@ -1,0 +1,179 @@
+"""A base that reads with an encoder and answers with a decoder: T5, BART and their kin.
+
+A prompt is what the encoder reads, an answer what the decoder writes. As an encoder it is its own encoder: the last
+hidden states of the text, pooled, are what heads, neighbour searches and adapters work on.
+
+Axes: S places, H hidden, V vocabulary.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from tunewise.errors import ModelError
+from tunewise.models.asked import Asked, added_before, ends_of
+from tunewise.models.encoder import BaseInfo
+from tunewise.models.prefix_tree import Request
+from tunewise.models.tree import Given
+
+READ_AT_ONCE = 64
+"""Hidden states for which the vocabulary is read at once, to find the rows of the layer that reads it."""
+
+
+class EncoderOnly(nn.Module):
+    """The encoder, its modules named as in the whole model."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    @property
+    def config(self) -> Any:
+        return self.encoder.config
+
+    def get_input_embeddings(self) -> nn.Module:
+        table: nn.Module = self.encoder.get_input_embeddings()
+        return table
+
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None
+    ) -> Any:
+        """The encoder's output; its last hidden states [S, T, H] are the text's."""
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds)
+
+
+class EncoderDecoder(EncoderOnly):
+    """Encoder and decoder without the layer that reads the vocabulary."""
+
+    def __init__(self, encoder: Any, decoder: Any) -> None:
+        super().__init__(encoder)
+        self.decoder = decoder
+
+    def decode(self, ids: Tensor, *, encoded: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
+        """Last hidden states of the decoder for these of its tokens, after those that are in the cache."""
+        hidden: Tensor = self.decoder(
+            input_ids=ids,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return hidden
+
+
+class Seq2Seq(Asked):
+    """A frozen encoder-decoder with its tokenizer; `model` is its encoder, `body` the two of them."""
+
+    def __init__(self, info: BaseInfo, model: Any, tokenizer: Any) -> None:
+        """`model`: as transformers' AutoModelForSeq2SeqLM loads it.
+
+        Raises:
+            ModelError: its files do not say what its decoder starts from.
+        """
+        inner = _inner(model)
+        super().__init__(info, EncoderOnly(inner.encoder), tokenizer)
+        self.whole: nn.Module = model.eval().requires_grad_(False)
+        self._body = EncoderDecoder(inner.encoder, inner.decoder)
+        self._reader = _reader_of(model)
+        self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        self.start_ids, self._close_ids = _added_around(self._backend)
+        self.end_ids = ends_of(model, tokenizer)
+        self.label_end = tokenizer.eos_token or ""
+        start, forced = _stated(model, "decoder_start_token_id"), _stated(model, "forced_bos_token_id")
+        if start is None:
+            raise ModelError(
+                f"{info.name}: neither config.json nor generation_config.json has a `decoder_start_token_id`, so it is "
+                "not known what its answers start from. Add it."
+            )
+        self.lead_ids: tuple[int, ...] = (start,) if forced is None else (start, forced)
+        """What the decoder reads before every answer."""
+        first = {tokenizer.bos_token_id, tokenizer.cls_token_id} - {forced}
+        self._before_ids = tuple(i for i in added_before(tokenizer) if i in first)
+        """What begins every answer, and is foreseen as the rest of it is."""
+
+    @property
+    def body(self) -> EncoderDecoder:
+        return self._body
+
+    def prompt_ids(self, prompts: Sequence[str]) -> list[np.ndarray]:
+        """The encoder's input of each; where a tokenizer makes nothing of a text, padding, which is seen."""
+        return [
+            np.array([*self.start_ids, *ids, *self._close_ids] or [self.pad_id], dtype=np.int64)
+            for ids in self.text_ids(prompts)
+        ]
+
+    def room(self, answer_tokens: int) -> int:
+        """Prompt and answer do not share a limit: each has all of it."""
+        before_answer = len(self.lead_ids) + len(self._before_ids)
+        if before_answer + answer_tokens > self.info.max_tokens:
+            return 0
+        return self.info.max_tokens - len(self.start_ids) - len(self._close_ids)
+
+    def requests(self, prompt: str, answers: Sequence[str], *, end: bool = False) -> list[Request]:
+        """The context of each is what the encoder reads; an answer begins a text of its own, without a space."""
+        (context,) = self.prompt_ids([prompt])
+        ends = self.end_ids[:1] if end else ()
+        own = self.text_ids([answer.lstrip(" ") for answer in answers])
+        return [Request(context, np.array([*self._before_ids, *ids, *ends], dtype=np.int64)) for ids in own]
+
+    def fits(self, request: Request) -> bool:
+        written = len(self.lead_ids) + len(request.continuation) - 1
+        return max(len(request.context), written) <= self.info.max_tokens
+
+    def read(self, hidden_SH: Tensor) -> Tensor:
+        """Logits [S, V] of the next token after each of the decoder's last hidden states, as the whole model's."""
+        nothing = BaseModelOutput(last_hidden_state=hidden_SH[None, :1])
+        logits: Tensor = self._reader(encoder_outputs=nothing, decoder_inputs_embeds=hidden_SH[None]).logits
+        return logits[0]
+
+    def output_rows(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 rows [tokens, H] and biases [tokens] of what reads the vocabulary off hidden states.
+
+        Scaling between the two is in the rows: they are what a step along each hidden number changes.
+        """
+        at = torch.tensor(list(ids), device=self.device)
+        with torch.no_grad():
+            none_1H = torch.zeros(1, self.info.hidden_size, dtype=self.dtype, device=self.device)
+            bias_S = self.read(none_1H)[0, at].float()
+            steps_HH = torch.eye(self.info.hidden_size, dtype=self.dtype, device=self.device)
+            parts = [self.read(some)[:, at].float() - bias_S for some in torch.split(steps_HH, READ_AT_ONCE)]
+        return torch.cat(parts).T.cpu().numpy(), bias_S.cpu().numpy()
+
+
+def _inner(model: Any) -> Any:
+    """What has encoder and decoder: the model itself (T5), or its body (BART)."""
+    return model if hasattr(model, "decoder") else getattr(model, model.base_model_prefix)
+
+
+def _reader_of(model: Any) -> nn.Module:
+    """The model's own modules, but with a decoder that hands on what it is given, and no encoder."""
+    inner = copy.copy(_inner(model))
+    inner._modules = {**inner._modules, "encoder": nn.Identity(), "decoder": Given()}
+    if _inner(model) is model:
+        reader: nn.Module = inner
+        return reader
+    reader = copy.copy(model)
+    reader._modules = {**model._modules, str(model.base_model_prefix): inner}
+    return reader
+
+
+def _stated(model: Any, name: str) -> int | None:
+    """What the files say of a token: of writing before those of the architecture."""
+    for config in (getattr(model, "generation_config", None), model.config):
+        if isinstance(value := getattr(config, name, None), int):
+            return value
+    return None
+
+
+def _added_around(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids that the tokenizer puts before and after every single text by itself."""
+    backend.no_truncation()
+    backend.no_padding()
+    found = backend.encode("a", add_special_tokens=True)
+    text = [i for i, special in enumerate(found.special_tokens_mask) if not special]
+    return tuple(found.ids[: text[0]]), tuple(found.ids[text[-1] + 1 :])
