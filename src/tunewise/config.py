@@ -63,6 +63,29 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptTask:
+    """How a row is put to a base that is asked."""
+
+    template: str | None = None
+    """Jinja over the fields of a row; None: its text as it is, or its fields in lines with their names."""
+    lead: str | None = None
+    """Stands between a row and its answer; None: "Answer:" on a line of its own, and nothing after a `file`."""
+    file: str | None = None
+    """A PromptSource file, in the place of `template`."""
+    name: str | None = None
+    """Of the file's template; None: the only one."""
+    answers: Mapping[str, str] = field(default_factory=dict)
+    """For each label, which of the template's answers is meant; found where labels are numbers or answers' names."""
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.template is not None:
+            raise ConfigError("prompt: `file` and `template` are two ways to say the same. Keep one.")
+        for name in ("name", "answers"):
+            if getattr(self, name) and self.file is None:
+                raise ConfigError(f"prompt: `{name}` is about a PromptSource file. Give it as `file`, or leave it out.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
     """How a text is written; what is None is found from the targets of train."""
 
@@ -122,6 +145,8 @@ class Task:
     """Which rows `shots` draws: another number, another draw from the same rows."""
     instruction: str | None = None
     """What is to be done with a text, in words; soft prompts may start at it."""
+    prompt: PromptTask = field(default_factory=PromptTask)
+    """How a row is put to a base that is asked; a text alone is its `template`."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     """Of texts to be written: how long, drawn or not, where they stop."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -173,6 +198,11 @@ class Task:
             "ordinal": self.ordinal is not None,
             "order": self.order is not None,
         }
+        if self.words and self.prompt.file is not None:
+            raise ConfigError(
+                "task: `words` and a PromptSource file both say what stands for a label. Leave `words` out, or give "
+                "the prompt as `template`."
+            )
         if self.kind == "classify" and self.decoding != DecodingConfig():
             raise ConfigError(
                 "task: `decoding` is about texts to be written, and with `kind: classify` none is. Leave it out, "
@@ -206,6 +236,8 @@ class Task:
         if folder is not None:
             for part in ("train", "dev", "held_out"):
                 data[part] = _anchor(data.get(part), folder)
+            if isinstance(raw.get("prompt"), Mapping):
+                raw["prompt"] = {**raw["prompt"], "file": _anchor(raw["prompt"].get("file"), folder)}
             raw["warm_start"] = _anchor(raw.get("warm_start"), folder)
             if str(raw.get("metric")).startswith(OWN_METRIC):
                 raw["metric"] = OWN_METRIC + _anchor(raw["metric"].removeprefix(OWN_METRIC), folder)
@@ -213,6 +245,8 @@ class Task:
                 raw["models"] = [_anchor(name, folder, must_exist=True) for name in raw["models"]]
             elif isinstance(raw.get("models"), str):
                 raw["models"] = [_anchor(raw["models"], folder, must_exist=True)]
+        if isinstance(raw.get("prompt"), str):
+            raw["prompt"] = {"template": raw["prompt"]}
         if isinstance(raw.get("order"), (list, tuple)):
             # in YAML `order: [1, 2, 3]` holds numbers, and labels are texts
             raw["order"] = [

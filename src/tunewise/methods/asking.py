@@ -1,11 +1,15 @@
 """What the rungs have in common that ask the base, by a prompt, and train nothing."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from tunewise.config import PromptTask, Task
 from tunewise.errors import ConfigError, ModelError, PromptError
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters
 from tunewise.models.answers import scorer_of
@@ -16,17 +20,23 @@ from tunewise.predictors.base import Predictor
 from tunewise.predictors.neighbours import Neighbours
 from tunewise.predictors.prompted import Calibration, Length, PromptedPredictor
 from tunewise.predictors.written import WrittenPredictor
+from tunewise.prompts.gap import FIELD as MASK_FIELD
 from tunewise.prompts.labels import LabelWords
 from tunewise.prompts.prompt import Demonstration, Prompt, shown_fields
+from tunewise.prompts.sourced import named_template, source_of_labels, source_of_texts
+from tunewise.prompts.template import Template
 from tunewise.types import Cost, Example
 
 SAMPLED_TARGETS = 500
 LONG_TARGET = 0.95
 """Share of the targets of train that an answer may be as long as."""
+LEAD = "\nAnswer:"
 BREAKS = ("\n", "\n\n")
 """Where an answer ends, unless targets hold it."""
 WINDOW_SHARE = 0.6
 """Of the base's window that demonstrations may take."""
+CHECKED = 200
+"""Rows that a PromptSource template is rendered for before anything is tried."""
 TRIED = 3
 """Rows by which it is seen whether a prompt can be made at all."""
 SAMPLED = 16
@@ -38,8 +48,8 @@ class PromptConfig:
     """How a row is put to the base."""
 
     template: str | None = None
-    """Jinja over the fields of a row; None: its text as it is, or its fields in lines with their names."""
-    lead: str = "\nAnswer:"
+    """Jinja over the fields of a row; None: as the task says."""
+    lead: str | None = None
     """Stands between a row and its answer."""
 
 
@@ -65,6 +75,9 @@ ASKED: Parameters = {
     "length": Choice(("sum", "token")),
     "calibration": Choice(("none", "contextual", "domain")),
 }
+
+
+C = TypeVar("C", bound=AskingConfig)
 
 
 AskedPredictor = PromptedPredictor | WrittenPredictor
@@ -139,23 +152,62 @@ def decoding_of(context: Context) -> Decoding:
 
 
 def prompt_of(context: Context, config: PromptConfig, shown: Sequence[Demonstration] = ()) -> Prompt:
-    """What is said to the base about every row.
+    """What is said to the base about every row: what the task says, and where the rung has something else, that.
 
     Raises:
-        PromptError: words are given for a label that does not exist, or two labels have the same.
+        PromptError: as `task_prompt`.
     """
-    return Prompt(
-        instruction=context.task.instruction or "",
-        template=config.template,
-        lead=config.lead,
-        demonstrations=tuple(shown),
-        words={} if context.task.kind == "generate" else words_of(context),
-    )
+    said = task_prompt(context.task, context.labels, context.fold.train)
+    if config.template is not None:
+        said = dataclasses.replace(said, template=config.template, source=None)
+    lead = said.lead if config.lead is None else config.lead
+    return dataclasses.replace(said, lead=lead, demonstrations=tuple(shown))
 
 
-def words_of(context: Context) -> dict[str, str]:
+def task_prompt(task: Task, labels: Sequence[str], rows: Sequence[Example]) -> Prompt:
+    """What the task says about every row; `rows`: some of train, to try a PromptSource template on.
+
+    Raises:
+        PromptError: words are given for a label that does not exist, or two labels have the same; or a PromptSource
+            template cannot be read, or does not fit the rows.
+    """
+    asked, instruction = task.prompt, task.instruction or ""
+    words = {} if task.kind == "generate" else LabelWords.of(labels, task.words).words
+    if asked.file is None:
+        lead = LEAD if asked.lead is None else asked.lead
+        return Prompt(instruction=instruction, template=asked.template, lead=lead, words=words)
+    template = named_template(Path(asked.file), asked.name)
+    target = task.target if isinstance(task.target, str) else None
+    few = rows[:TRIED]
+    if task.kind == "generate":
+        wanted = [str(row.target) for row in few]
+        source = source_of_texts(template, few, wanted, target=target, seed=task.seed)
+    else:
+        source, said = source_of_labels(template, labels, few, target=target, answers=asked.answers, seed=task.seed)
+        words = LabelWords.of(labels, said).words
+    return Prompt(instruction=instruction, source=source, lead=asked.lead or "", words=words)
+
+
+def check_prompt(task: Task, labels: Sequence[str], rows: Sequence[Example], *, several: bool) -> Prompt | None:
+    """The task's prompt where it says something of its own, tried on some rows; None where it says nothing.
+
+    Raises:
+        PromptError: it cannot be read, or a row lacks a field that it reads.
+    """
+    if task.prompt == PromptTask() or several:
+        return None
+    said = task_prompt(task, labels, rows)
+    if said.template is not None:
+        columns = [*(rows[0].fields if rows else ()), MASK_FIELD, "conversation"]
+        Template(said.template, name="prompt").check(columns)
+    else:
+        said.parts(rows[:CHECKED])
+    return said
+
+
+def words_of(context: Context) -> Mapping[str, str]:
     """What is said for each label."""
-    return dict(LabelWords.of(context.labels, context.task.words).words)
+    return task_prompt(context.task, context.labels, context.fold.train).words
 
 
 def unaskable(context: Context, make: Callable[[], AskedPredictor] | None = None) -> str | None:
@@ -188,6 +240,16 @@ def _unaskable_labels(context: Context) -> str | None:
             "give each label `words` in the task to climb this rung."
         )
     return None
+
+
+def possible(configs: Sequence[C], make: Callable[[C], AskedPredictor]) -> list[C]:
+    """Those that something can be asked by: what stands between row and answer may be too little to calibrate by."""
+    found = []
+    for config in configs:
+        with contextlib.suppress(PromptError):
+            make(config)
+            found.append(config)
+    return found
 
 
 def asking_cost(context: Context, predictor: AskedPredictor) -> Cost:

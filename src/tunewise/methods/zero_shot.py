@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tunewise.errors import ConfigError
-from tunewise.methods.asking import ASKED, AskingConfig, ask, asking, asking_cost, no_head, unaskable
+from tunewise.methods.asking import ASKED, AskingConfig, ask, asking, asking_cost, no_head, possible, unaskable
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters, Space
 from tunewise.models.asked import Asked
 from tunewise.predictors.base import Predictor
@@ -86,6 +86,7 @@ class ZeroShot:
             return []
         tried = [("sum", "contextual"), ("sum", "domain"), ("token", "none"), ("token", "contextual")]
         asked = [ZeroShotConfig(length=length, calibration=how) for length, how in tried]  # type: ignore[arg-type]
+        asked = possible(asked, lambda config: asking(context, config))
         compared = [] if _asked(context).writes else [ZeroShotConfig(by="similarity")]
         return [*asked[:1], *compared, *asked[1:]][:n]
 

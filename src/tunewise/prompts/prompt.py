@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self
 
 from tunewise.errors import PromptError
 from tunewise.prompts.row import AnyRow, Row
+from tunewise.prompts.sourced import Source
 from tunewise.prompts.template import Template, render_many
 from tunewise.types import Example, Message
 
@@ -37,6 +38,8 @@ class Prompt:
     instruction: str = ""
     template: str | None = None
     """Jinja over the fields of a row; None: a single text as it is, several fields with their names before them."""
+    source: Source | None = None
+    """A template of PromptSource, in the place of `template`."""
     lead: str = "\nAnswer:"
     """Stands between a row and its answer, which follows after a space."""
     demonstrations: tuple[Demonstration, ...] = ()
@@ -53,6 +56,7 @@ class Prompt:
         return {
             "instruction": self.instruction,
             "template": self.template,
+            "source": None if self.source is None else self.source.plain(),
             "lead": self.lead,
             "demonstrations": [{"fields": dict(d.fields), "answer": d.answer} for d in self.demonstrations],
             "words": dict(self.words),
@@ -61,7 +65,8 @@ class Prompt:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         shown = tuple(Demonstration(dict(d["fields"]), str(d["answer"])) for d in plain["demonstrations"])
-        return cls(**{**plain, "demonstrations": shown, "words": dict(plain["words"])})
+        source = None if plain["source"] is None else Source(**plain["source"])
+        return cls(**{**plain, "demonstrations": shown, "words": dict(plain["words"]), "source": source})
 
     def parts(
         self, rows: Sequence[AnyRow], shown: Sequence[Sequence[Demonstration]] | None = None
@@ -104,13 +109,16 @@ class Prompt:
         return self.lead.lstrip()
 
     def _blocks(self, rows: Sequence[AnyRow]) -> list[str]:
+        if self.source is not None:
+            fields = self.source.reads
+            return self.source.blocks([_to_render(row, fields) for row in rows])
         if self.template is not None:
             template = Template(self.template, name="prompt")
-            return render_many(template, [_to_render(row, template) for row in rows])
+            return render_many(template, [_to_render(row, template.fields) for row in rows])
         return [_listed(row) for row in rows]
 
 
-def _to_render(row: AnyRow, template: Template) -> AnyRow:
+def _to_render(row: AnyRow, fields: Collection[str]) -> AnyRow:
     """The row with its conversation as a field.
 
     Raises:
@@ -118,7 +126,7 @@ def _to_render(row: AnyRow, template: Template) -> AnyRow:
     """
     if not isinstance(row, Example) or not row.messages:
         return row
-    if len(row.messages) > 1 and "conversation" not in template.fields:
+    if len(row.messages) > 1 and "conversation" not in fields:
         raise PromptError(
             f"prompt: row '{row.id}' is a conversation of {len(row.messages)} turns, and the template reads its last "
             "one alone. Use {{ conversation }}, which holds all turns."

@@ -1,7 +1,6 @@
 """PromptSource's templates, rendered as PromptSource renders them (Bach et al. 2022), except that draws are seeded."""
 
 import functools
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,21 +66,34 @@ class PromptSourceTemplate:
         """The fields of a row that the template or its answers read."""
         return self._read.needed | self._read.spared
 
+    @property
+    def needed(self) -> frozenset[str]:
+        """The fields of a row that it cannot do without."""
+        return self._read.needed
+
     def check(self, fields: Collection[str]) -> None:
         """Raises PromptError when it reads a field that is not among these: PromptSource would print nothing there."""
         self._read.check(fields, name=self.name, source=self.jinja)
 
-    def render(self, rows: Sequence[AnyRow], *, seed: int = 0, cut: bool = False) -> list[Rendered | None]:
+    def render(
+        self, rows: Sequence[AnyRow], *, seed: int = 0, cut: bool = False, draws: Sequence[str] | None = None
+    ) -> list[Rendered | None]:
         """Input and target for each row; None where the template makes no pair of a row, so that it is skipped.
 
-        `choice` and `random` draw by (seed, template id, row id). With `cut` every value is cut at 2,048 characters,
-        as PromptSource does unless told otherwise; each result says how many were.
+        `choice` and `random` draw by (seed, template id, row id), or by `draws` in the place of row ids. With `cut`
+        every value is cut at 2,048 characters, as PromptSource does unless told otherwise; each result says how many
+        were.
 
         Raises:
             PromptError: a row has a field `answer_choices`, or makes three parts, or rendering failed or took too much.
         """
         job = {"do": "promptsource", "source": self.jinja, "choices": self.answer_choices, "cut": cut}
-        answers = SANDBOX.run(job, [self._request(row, seed) for row in rows], name=self.name)
+        names = [row.id for row in rows] if draws is None else draws
+        requests = [
+            self._request(row, derive(seed, "promptsource", self.id, name))
+            for row, name in zip(rows, names, strict=True)
+        ]
+        answers = SANDBOX.run(job, requests, name=self.name)
         return [self._pair(row, answer) for row, answer in zip(rows, answers, strict=True)]
 
     def _request(self, row: AnyRow, seed: int) -> Request:
@@ -91,8 +103,7 @@ class PromptSourceTemplate:
                 "of the template. Rename the field."
             )
         text = as_json(row, name=self.name)
-        draws = json.dumps(str(derive(seed, "promptsource", self.id, row.id)))
-        body = f'{{"fields": {text}, "room": {room(text)}, "seed": {draws}}}'
+        body = f'{{"fields": {text}, "room": {room(text)}, "seed": "{seed}"}}'
         return Request(body, row.id, tuple(row.fields))
 
     def _pair(self, row: AnyRow, answer: dict[str, Any]) -> Rendered | None:

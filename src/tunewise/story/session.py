@@ -23,11 +23,15 @@ from tunewise.evaluation.metrics.own import load_own
 from tunewise.evaluation.ordinal import check_order
 from tunewise.evaluation.several import threshold_note
 from tunewise.methods import get_method, in_order
+from tunewise.methods.asking import check_prompt
 from tunewise.methods.base import Context, Fold, default_of, skip_reason
+from tunewise.models.asked import Asked
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder, answering
 from tunewise.models.load import load_base
 from tunewise.models.precision import bf16_is_fast
+from tunewise.prompts.sourced import named_template
+from tunewise.prompts.template import Template
 from tunewise.runs import Run, write_atomic
 from tunewise.search.budget import Clock, Purse, work_of
 from tunewise.search.calibrate import Speed, forward_speed, rehearse
@@ -123,6 +127,10 @@ def check_names(task: Task) -> None:
         get_method(name)
     if task.warm_start is not None:
         check_folder(Path(task.warm_start))
+    if task.prompt.file is not None:
+        named_template(Path(task.prompt.file), task.prompt.name)
+    if task.prompt.template is not None:
+        Template(task.prompt.template, name="prompt")
     for name, own in task.settings.items():
         from_plain(get_method(name).Config, own, where=f"settings.{name}")
 
@@ -141,6 +149,13 @@ def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) ->
     _same_as_before(run, "task", task_text(task), "the task")
     _same_as_before(run, "metric", METRICS.get(task.metric).signature, "the metric")
     write_atomic(run.folder / "task.yaml", task_text(task))
+    said = check_prompt(task, data.labels, data.train, several=data.several)
+    if said is not None:
+        _same_as_before(run, "prompt", said.digest, "the prompt")
+        if said.source is not None and said.words:
+            watcher.say(
+                f"prompt: {said.source.name} says {', '.join(f'{w!r} for {k}' for k, w in said.words.items())}."
+            )
     bases = {
         name: load_base(
             name,
@@ -153,6 +168,8 @@ def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) ->
     }
     for name, base in bases.items():
         _same_as_before(run, f"base {name}", {"sha256": base.info.sha256}, f"the weights of {name}")
+    if said is not None and not any(isinstance(base, Asked) for base in bases.values()):
+        watcher.say("none of these bases is asked by a prompt, so that `prompt` changes nothing.")
     fold, choose = _one_fold(data)
     tokens = {name: _count_tokens(base, data, (fold,), task) for name, base in bases.items()}
     findings = _audit(data, bases, watcher)
