@@ -89,6 +89,13 @@ class Prediction:
     """How many tokens that sum is over."""
 
     @property
+    def target_loss(self) -> float:
+        """Negative natural log-probability of the target text by token; NaN where it is not known."""
+        if self.target_log_probability is None or not self.target_tokens:
+            return math.nan
+        return -self.target_log_probability / self.target_tokens
+
+    @property
     def log_probability(self) -> float | None:
         """Natural log of the probability given to the answer; None without scores."""
         if self.scores is None:

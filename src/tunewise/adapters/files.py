@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from tunewise.adapters.bitfit import BitfitForm
 from tunewise.adapters.bottleneck import BottleneckForm
 from tunewise.adapters.ia3 import IA3Form
-from tunewise.adapters.lora import LoraForm
+from tunewise.adapters.lora import PREFIX, LoraForm
 from tunewise.adapters.peft_any import PeftForm, form_of
 from tunewise.adapters.prefix import PrefixForm
 from tunewise.adapters.soft_prompt import SoftPromptForm
@@ -30,12 +31,41 @@ KEPT_BY = "kept_by"
 """In the header of the weights: "peft" where the library itself trained it, and so answers with it too."""
 
 
+@dataclass(frozen=True)
+class Use:
+    """The model of the base that the PEFT library is to load an adapter on."""
+
+    task_type: str
+    above: str = ""
+    """What stands in that model before the names of the modules that are adapted."""
+
+    def outer(self, name: str) -> str:
+        """The name of a tensor in the files."""
+        return f"{PREFIX}{self.above}{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else name
+
+    def inner(self, name: str) -> str:
+        """What `outer` made this name of."""
+        before = f"{PREFIX}{self.above}"
+        return f"{PREFIX}{name.removeprefix(before)}" if name.startswith(before) else name
+
+
+FEATURES = Use("FEATURE_EXTRACTION")
+"""`AutoModel`."""
+
+
 def save_adapter(
-    tensors: Mapping[str, Tensor], form: Form, folder: Path, *, base_name: str = "", revision: str | None = None
+    tensors: Mapping[str, Tensor],
+    form: Form,
+    folder: Path,
+    *,
+    base_name: str = "",
+    revision: str | None = None,
+    use: Use = FEATURES,
 ) -> None:
-    """Write one member's tensors as an adapter of the base `AutoModel`."""
+    """Write one member's tensors as an adapter of the model that its `use` is of."""
     folder.mkdir(parents=True, exist_ok=True)
-    stored = {name: _wide(tensor.detach()).cpu().contiguous() for name, tensor in form.to_disk(tensors).items()}
+    named = form.to_disk(tensors)
+    stored = {use.outer(name): _wide(tensor.detach()).cpu().contiguous() for name, tensor in named.items()}
     keeper = {KEPT_BY: "peft"} if isinstance(form, PeftForm) else {}
     save_file(stored, folder / WEIGHTS, metadata={"format": "pt", **keeper})
     plain = {
@@ -44,13 +74,13 @@ def save_adapter(
         "peft_type": form.peft_type,
         "peft_version": version("peft"),
         "revision": revision,
-        "task_type": "FEATURE_EXTRACTION",
+        "task_type": use.task_type,
         **form.config(tensors),
     }
     (folder / CONFIG).write_text(json.dumps(dict(sorted(plain.items())), indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Form]:
+def load_adapter(folder: Path, use: Use = FEATURES) -> tuple[dict[str, Tensor], Form]:
     """One member's tensors in float32, and its form.
 
     Raises:
@@ -59,7 +89,7 @@ def load_adapter(folder: Path) -> tuple[dict[str, Tensor], Form]:
     config = _read_config(folder)
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as file:
-            stored = {name: _wide(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            stored = {use.inner(name): _wide(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
             keeper = (file.metadata() or {}).get(KEPT_BY)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"adapter: {folder / WEIGHTS} cannot be read ({error}). Save the adapter again.") from error

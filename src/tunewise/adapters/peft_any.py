@@ -112,10 +112,17 @@ class PeftBase(nn.Module):
         self.peft, self.prompted = model, prompted
         self._added = list(added)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Any:
+    @property
+    def config(self) -> Any:
+        return self.peft.config
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None, **options: Any
+    ) -> Any:
         """The base's output; token types are left out where there is a soft prompt, as the library does."""
-        types = {} if token_type_ids is None or self.prompted else {"token_type_ids": token_type_ids}
-        output = self.peft(input_ids=input_ids, attention_mask=attention_mask, **types)
+        if token_type_ids is not None and not self.prompted:
+            options["token_type_ids"] = token_type_ids
+        output = self.peft(input_ids=input_ids, attention_mask=attention_mask, **options)
         positions = input_ids.shape[1]
         if output.last_hidden_state.shape[1] != positions:
             output.last_hidden_state = output.last_hidden_state[:, -positions:]

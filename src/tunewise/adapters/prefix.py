@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tunewise.adapters.soft_prompt import (
     SAVED,
     TextMember,
+    begins,
     check_room,
     dimensions,
     mask_with,
@@ -91,14 +92,36 @@ class PrefixedModel(nn.Module):
         return self.base.config
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        **options: Any,
     ) -> Any:
-        """The base's output, hidden states [N, T, H] of the text; token types are dropped, as in PEFT."""
+        """The base's output, hidden states [N, T, H] of the text; token types are dropped, as in PEFT.
+
+        Where a text is written, mask and positions are those of the text, and its cache begins with the prefix.
+        """
+        if position_ids is not None:
+            options["position_ids"] = self.stack.reserved + position_ids
+        if begins(past_key_values):
+            own = self.stack.cache(len(input_ids), self.dtype)
+            past_key_values = own if past_key_values is None else _put_into(past_key_values, own)
         return self.base(
             input_ids=input_ids,
             attention_mask=mask_with(self.stack.reserved, input_ids, attention_mask),
-            past_key_values=self.stack.cache(len(input_ids), self.dtype),
+            past_key_values=past_key_values,
+            **options,
         )
+
+
+def _put_into(cache: Any, prefix: Any) -> Any:
+    """The empty cache, now holding what the other one holds."""
+    for number, layer in enumerate(prefix.layers):
+        cache.update(layer.keys, layer.values, number)
+    return cache
 
 
 def cache_dimensions(model: nn.Module) -> tuple[int, int, int]:

@@ -85,17 +85,44 @@ class PromptedModel(nn.Module):
         return self.base.config
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        **options: Any,
     ) -> Any:
-        """The base's output with hidden states [N, T, H] of the text alone; token types are dropped, as in PEFT."""
+        """The base's output with hidden states [N, T, H] of the text alone; token types are dropped, as in PEFT.
+
+        Where a text is written, mask and positions are those of the text; the prompt is read with its first tokens.
+        """
+        length, first = self.stack.reserved, begins(past_key_values)
         text_NTE = self.stack.table(input_ids)
-        prompt_NME = per_row(self.stack.active("prompt").to(text_NTE.dtype), len(input_ids))
+        if first:
+            prompt_NME = per_row(self.stack.active("prompt").to(text_NTE.dtype), len(input_ids))
+            text_NTE = torch.cat([prompt_NME, text_NTE], dim=1)
+        if position_ids is not None:
+            options["position_ids"] = positions_behind(length if first else 0, length + position_ids)
+        if past_key_values is not None:
+            options["past_key_values"] = past_key_values
         output = self.base(
-            inputs_embeds=torch.cat([prompt_NME, text_NTE], dim=1),
-            attention_mask=mask_with(self.stack.reserved, input_ids, attention_mask),
+            inputs_embeds=text_NTE, attention_mask=mask_with(length, input_ids, attention_mask), **options
         )
-        output.last_hidden_state = output.last_hidden_state[:, self.stack.reserved :]
+        if first:
+            output.last_hidden_state = output.last_hidden_state[:, length:]
         return output
+
+
+def begins(cache: Any) -> bool:
+    """Whether a pass with this cache of keys and values is the first of its text."""
+    return cache is None or cache.get_seq_length() == 0
+
+
+def positions_behind(length: int, position_NT: Tensor) -> Tensor:
+    """Positions [N, M + T] of `length` tokens in front of those at the given ones."""
+    before_M = torch.arange(length, device=position_NT.device)
+    return torch.cat([before_M.expand(len(position_NT), length), position_NT], dim=1)
 
 
 def token_table(model: nn.Module, kind: str = "prompt_tuning") -> nn.Embedding:

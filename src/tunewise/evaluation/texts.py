@@ -9,13 +9,7 @@ from tunewise.types import Prediction
 
 def text_losses(predictions: Sequence[Prediction]) -> np.ndarray:
     """Negative natural log-probability of each row's target by token, [E] float64; NaN where nothing is known of it."""
-    return np.array([_loss(prediction) for prediction in predictions], dtype=np.float64)
-
-
-def _loss(prediction: Prediction) -> float:
-    if prediction.target_log_probability is None or not prediction.target_tokens:
-        return float("nan")
-    return -prediction.target_log_probability / prediction.target_tokens
+    return np.array([prediction.target_loss for prediction in predictions], dtype=np.float64)
 
 
 def mean_known(loss_E: np.ndarray) -> float:

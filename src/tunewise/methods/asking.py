@@ -125,8 +125,6 @@ def demonstrations(context: Context, rows: Sequence[Example]) -> tuple[Demonstra
 def most_shown(context: Context) -> int:
     """How many rows of usual length the base's window has room for."""
     usual = max(1.0, context.train_tokens / max(1, len(context.fold.train)))
-    if context.task.kind == "generate":
-        usual += decoding_of(context).max_new_tokens
     return max(1, int(WINDOW_SHARE * context.base.info.max_tokens / (usual + 4)))
 
 

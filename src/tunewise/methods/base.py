@@ -40,6 +40,8 @@ class Context:
     train_tokens: int = 0
     """Unpadded tokens of `fold.train` under the task's truncation policy."""
     race_tokens: int = 0
+    answering_tokens: int = 0
+    """Of a fold's race rows, where answers are written: what writing and reading them takes, in tokens."""
     seconds_per_work: float = 0.0
     """Of this method on this machine, measured at start; 0 where it was not measured."""
     several: bool = False
@@ -77,7 +79,9 @@ class Context:
 
     @property
     def closing_tokens(self) -> int:
-        """Of a fold's race rows, read once a member is finished: 0 where its evaluations have read them all."""
+        """Of a fold's race rows, answered once a member is finished: 0 where its evaluations have told all answers."""
+        if self.task.kind == "generate":
+            return self.answering_tokens
         return self.race_tokens if len(self.fold.race) > self.watched_rows else 0
 
     def target_indices(self, examples: Sequence[Example]) -> np.ndarray:
@@ -160,8 +164,11 @@ class Bracket(Protocol):
         Members that are trained in one stack go together, so others may come along.
         """
 
-    def losses(self) -> np.ndarray:
-        """Negative log-probability of each race example's target, [P, examples], float64, not temperature-scaled."""
+    def losses(self, rows: tuple[int, ...] | None = None) -> np.ndarray:
+        """Negative log-probability of the target of each race example, or of these, [P, examples], float64.
+
+        Not temperature-scaled; of texts by token, NaN where it is not known.
+        """
 
     def reading_work(self, member: int, tokens: int) -> int:
         """Of answering anew, as a member stands, on rows of so many tokens in all folds together."""
@@ -299,17 +306,17 @@ class MadeAtOnce:
                 work += spent
         return work
 
-    def losses(self) -> np.ndarray:
+    def losses(self, rows: tuple[int, ...] | None = None) -> np.ndarray:
         if self.context.task.kind == "generate":
-            raise ConfigError("methods: rungs that are made at once compare texts by what was written, not by losses.")
+            return np.array([[prediction.target_loss for prediction in row] for row in self.predictions(rows)])
         if self.context.several:
-            wanted_EL = self.context.wanted(self.context.fold.race)
-            return np.array([_several_losses(row, wanted_EL, self.context.labels) for row in self.predictions()])
-        targets = [str(example.target) for example in self.context.fold.race]
+            wanted_EL = self.context.wanted(self._read(rows))
+            return np.array([_several_losses(row, wanted_EL, self.context.labels) for row in self.predictions(rows)])
+        targets = [str(example.target) for example in self._read(rows)]
         return np.array(
             [
                 [_loss(prediction, target) for prediction, target in zip(row, targets, strict=True)]
-                for row in self.predictions()
+                for row in self.predictions(rows)
             ]
         )
 
@@ -320,9 +327,12 @@ class MadeAtOnce:
         return False
 
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
-        race = self.context.fold.race
-        read = race if rows is None else [race[row] for row in rows]
+        read = self._read(rows)
         return [self.done[member].predict(read) for member in self.members]
+
+    def _read(self, rows: tuple[int, ...] | None) -> Sequence[Example]:
+        race = self.context.fold.race
+        return race if rows is None else [race[row] for row in rows]
 
     def keep(self, indices: Sequence[int]) -> None:
         self.members = [self.members[i] for i in indices]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from tunewise.adapters.lora import LoraStack
@@ -15,7 +16,7 @@ from tunewise.methods.asking import SAMPLED, PromptConfig, prompt_of, unaskable
 from tunewise.methods.base import Choice, Context, Parameters, Real
 from tunewise.methods.lora import Lora, LoraConfig
 from tunewise.methods.stacked import StackedMethod
-from tunewise.methods.trained import Bench, TrainedConfig, nothing_to_learn
+from tunewise.methods.trained import LabelBench, TrainedConfig, nothing_to_learn
 from tunewise.models.asked import common_start
 from tunewise.models.causal import Causal
 from tunewise.models.encoder import Encoder
@@ -23,7 +24,7 @@ from tunewise.predictors.prompted import prompt_tokens
 from tunewise.prompts.prompt import Prompt
 from tunewise.training.population import HeadStart
 from tunewise.training.rows import Rows
-from tunewise.types import Cost, Example
+from tunewise.types import Cost, Example, Kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,7 @@ class Cloze(StackedMethod):
 
     name = "cloze"
     families = frozenset({"causal"})
+    kinds: frozenset[Kind] = frozenset({"classify"})
     several = False
     Config = ClozeConfig
     parameters = SEARCHED
@@ -79,7 +81,7 @@ class Cloze(StackedMethod):
     def cost(self, context: Context, config: Any) -> Cost:
         return super().cost(_as_asked(context, config), config)
 
-    def bench(self, context: Context, config: Any, reserved: int) -> Bench:
+    def bench(self, context: Context, config: Any, reserved: int) -> LabelBench:
         return _AskingBench(context, config)
 
     def reads(self, config: Any) -> object:
@@ -94,7 +96,7 @@ class Cloze(StackedMethod):
         return Lora().finished(context, config, tensors)
 
 
-class _AskingBench(Bench):
+class _AskingBench(LabelBench):
     """Rows as prompts, and a head on what the base has at their last token."""
 
     def __init__(self, context: Context, config: ClozeConfig) -> None:
@@ -110,7 +112,8 @@ class _AskingBench(Bench):
         tokens = prompt_tokens(self.base, self._prompt, examples, self.context.task.truncation)
         return Rows(tokens, self.context.targets(examples))
 
-    def pooled_by(self, base: Encoder) -> Encoder:
+    def working(self, dtype: torch.dtype) -> Encoder:
+        base = super().working(dtype)
         last = copy.copy(base)
         last.info = dataclasses.replace(base.info, pooling="last", normalize=False)
         return last

@@ -12,7 +12,7 @@ from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
 from tunewise.methods.linear_probe import fit_head
 from tunewise.methods.trained import (
-    Bench,
+    LabelBench,
     TrainedBracket,
     TrainedConfig,
     adapted_predictor,
@@ -159,7 +159,7 @@ class Contrastive:
         return round(times * (head + context.watched_tokens)) + context.closing_tokens
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
-        bench = Bench(context)
+        bench = LabelBench(context)
         dtype = working_dtype(context.task.dtype, context.base)
         used = np.unique(np.concatenate([*bench.train.tokens.ids, *bench.race.tokens.ids]))
         labels = len(context.labels)
@@ -171,8 +171,7 @@ class Contrastive:
             )
             return ContrastiveLoop(
                 population,
-                bench.train,
-                bench.watched,
+                bench.objective(config),
                 bench.plan(config),
                 config.settings,
                 pairs=Pairs(loss=config.loss, temperature=config.temperature),

@@ -86,8 +86,9 @@ class FoldedBracket:
             self._fidelity = max(self._fidelity, fidelity)
         return work
 
-    def losses(self) -> np.ndarray:
-        return np.concatenate([bracket.losses() for bracket in self.brackets], axis=1)
+    def losses(self, rows: tuple[int, ...] | None = None) -> np.ndarray:
+        parts = zip(self.brackets, self._by_fold(rows), strict=True)
+        return np.concatenate([bracket.losses(own) for bracket, own in parts], axis=1)
 
     def reading_work(self, member: int, tokens: int) -> int:
         of_fold = tokens // len(self.brackets)
@@ -97,16 +98,23 @@ class FoldedBracket:
         return all(bracket.remembers(member) for bracket in self.brackets)
 
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
-        parts, start = [], 0
-        for bracket, fold in zip(self.brackets, self._context.folds, strict=True):
-            end = start + len(fold.race)
-            own = None if rows is None else tuple(row - start for row in rows if start <= row < end)
-            parts.append(bracket.predictions(own))
-            start = end
+        parts = [bracket.predictions(own) for bracket, own in zip(self.brackets, self._by_fold(rows), strict=True)]
         return [
             [] if self.failure(member) is not None else [answer for part in parts for answer in part[member]]
             for member in range(self.size)
         ]
+
+    def _by_fold(self, rows: tuple[int, ...] | None) -> list[tuple[int, ...] | None]:
+        """These rows of all folds' as rows of each."""
+        if rows is None:
+            return [None] * len(self._context.folds)
+        found: list[tuple[int, ...] | None] = []
+        start = 0
+        for fold in self._context.folds:
+            end = start + len(fold.race)
+            found.append(tuple(row - start for row in rows if start <= row < end))
+            start = end
+        return found
 
     def keep(self, indices: Sequence[int]) -> None:
         for bracket in self.brackets:

@@ -12,19 +12,17 @@ from tunewise.errors import ConfigError, ModelError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
 from tunewise.methods.top_layers import TopLayersConfig, lower_blocks, on_share, with_kept_states
 from tunewise.methods.trained import (
-    Bench,
     TrainedBracket,
-    adapted_predictor,
-    nothing_to_learn,
     trained_cost,
     with_epochs,
 )
+from tunewise.methods.writing import bench_for, cannot_learn
 from tunewise.predictors.base import Predictor
 from tunewise.training.estimate import ACTIVATIONS_PER_LAYER
 from tunewise.training.frozen import LowerBlocks, blocks_of
 from tunewise.training.loop import Loop
 from tunewise.training.population import WORK_FORWARD, WORK_FULL
-from tunewise.training.precision import cast_base, working_dtype
+from tunewise.training.precision import working_dtype
 from tunewise.training.whole import FullPopulation
 from tunewise.types import Cost
 
@@ -70,7 +68,7 @@ class Full:
 
     name = "full"
     families = frozenset({"causal", "encoder", "masked"})
-    kinds = frozenset({"classify"})
+    kinds = frozenset({"classify", "generate"})
     Config = FullConfig
     parameters = SEARCHED
     trained = True
@@ -78,7 +76,7 @@ class Full:
     default_share = 1 / 5
 
     def skip(self, context: Context) -> str | None:
-        return nothing_to_learn("full", context)
+        return cannot_learn("full", context)
 
     def default(self, context: Context) -> FullConfig:
         return with_epochs(
@@ -119,14 +117,17 @@ class Full:
         return with_kept_states(whole, context, config)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
-        bench = Bench(context)
+        by_reading = {config.prompt: bench_for(context, config) for config in configs}
+        benches = {i: by_reading[config.prompt] for i, config in enumerate(configs)}
+        bench = benches[0]
         dtype = working_dtype(context.task.dtype, context.base)
-        rows = [bench.train.tokens, bench.race.tokens]
+        rows = [own.tokens for each in by_reading.values() for own in (each.train, each.race)]
         used = np.unique(np.concatenate([ids for each in rows for ids in each.ids]))
-        below = lower_blocks(cast_base(context.base, dtype), configs, rows)
+        below = lower_blocks(bench.working(dtype), configs, rows)
 
         def build(indices: Sequence[int]) -> Loop:
-            (config,) = (configs[i] for i in indices)
+            (index,) = indices
+            config, bench = configs[index], benches[index]
             lower = None if config.top_layers is None else below[config.top_layers]
             population = FullPopulation(
                 context.base,
@@ -143,8 +144,8 @@ class Full:
             return on_share(bench.loop(population, [config]), lower)
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
-            return adapted_predictor(context, tensors, unit_length=bench.unit_length(configs[index]))
+            return benches[index].predictor(configs[index], tensors)
 
         groups = [[i] for i in range(len(configs))]
         notes = [f"full: {lower.note}" for lower in below.values() if lower.note]
-        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes)
+        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes, benches=benches)

@@ -25,11 +25,10 @@ from tunewise.methods.trained import (
     Bench,
     TrainedBracket,
     TrainedConfig,
-    adapted_predictor,
-    nothing_to_learn,
     trained_cost,
     with_epochs,
 )
+from tunewise.methods.writing import bench_for, cannot_learn
 from tunewise.models.encoder import Batch, Encoder, collate
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
@@ -77,7 +76,7 @@ class Peft:
     """
 
     families: frozenset[Family] = frozenset({"causal", "encoder", "masked"})
-    kinds: frozenset[Kind] = frozenset({"classify"})
+    kinds: frozenset[Kind] = frozenset({"classify", "generate"})
     Config: type = PeftRungConfig
     parameters = SEARCHED
     trained = True
@@ -93,7 +92,17 @@ class Peft:
         self.name = f"peft:{peft_type}"
 
     def skip(self, context: Context) -> str | None:
-        return nothing_to_learn(self.name, context) or self._rehearse(context, PeftRungConfig()).refusal
+        return (
+            cannot_learn(self.name, context)
+            or self._unwritable(context)
+            or self._rehearse(context, PeftRungConfig()).refusal
+        )
+
+    def _unwritable(self, context: Context) -> str | None:
+        """Why this adapter cannot take part in writing, or None."""
+        if context.task.kind != "generate" or not prompt_length(self._options(context.base, PeftRungConfig())):
+            return None
+        return f"{self.name}: its virtual tokens have no part in writing here. Use prompt_tuning or prefix_tuning."
 
     def default(self, context: Context) -> PeftRungConfig:
         return with_epochs(
@@ -120,11 +129,14 @@ class Peft:
         )
 
     def open(self, context: Context, configs: Sequence[PeftRungConfig]) -> Bracket:
-        base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
-        options = [self._options(base, config) for config in configs]
+        options = [self._options(context.base, config) for config in configs]
         lengths = [prompt_length(each) for each in options]
-        by_length = {length: Bench(context, reserved=length) for length in dict.fromkeys(lengths)}
-        benches = {i: by_length[length] for i, length in enumerate(lengths)}
+        made: dict[object, Bench] = {}
+        for config, length in zip(configs, lengths, strict=True):
+            if (length, config.prompt) not in made:
+                made[length, config.prompt] = bench_for(context, config, reserved=length)
+        benches = {i: made[length, configs[i].prompt] for i, length in enumerate(lengths)}
+        base = benches[0].working(working_dtype(context.task.dtype, context.base))
 
         def build(indices: Sequence[int]) -> Loop:
             (index,) = indices
@@ -141,8 +153,7 @@ class Peft:
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
             form = form_of(self.peft_type)(options=options[index])
-            length = benches[index].unit_length(configs[index])
-            return adapted_predictor(context, tensors, unit_length=length, finished=lambda own: (own, form))
+            return benches[index].predictor(configs[index], tensors, lambda own: (own, form))
 
         groups = [[i] for i in range(len(configs))]
         return TrainedBracket(bench=benches[0], build=build, finish=finish, groups=groups, benches=benches)

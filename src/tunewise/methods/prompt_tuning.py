@@ -115,19 +115,26 @@ def drawn_rows(context: Context, *names: object) -> Iterator[str]:
 def start_tokens(context: Context, start: PromptStart, length: int) -> list[int]:
     """Token ids a soft prompt starts from; never empty, perhaps not as many as asked for."""
     base, labels = context.base, context.labels
+    if start == "labels" and not labels:
+        raise ConfigError("prompt_tuning: `start: labels` needs labels, and here texts are written. Use 'vocabulary'.")
     if start == "labels":
         return [token for label in labels for token in words_of(base, in_words(label))]
     if start == "instruction":
-        choices = ", ".join(in_words(label) for label in labels)
-        return words_of(
-            base, context.task.instruction or f"{in_words(context.task.name)}: which of {choices} is this text?"
-        )
+        return words_of(base, context.task.instruction or _instruction(context))
     counts: Counter[int] = Counter()
     for _, text in zip(range(COUNTED_ROWS), drawn_rows(context, "prompt_tuning", "counted"), strict=False):
         counts.update(words_of(base, text))
     frequent = sorted(counts, key=lambda token: (-counts[token], token))[:FREQUENT]
     rng = generator(context.seed, "prompt_tuning", "vocabulary")
     return [int(token) for token in rng.permutation(frequent)[:length]]
+
+
+def _instruction(context: Context) -> str:
+    """What is asked, where the task does not say it."""
+    if not context.labels:
+        return f"{in_words(context.task.name)}: what is the answer to this text?"
+    choices = ", ".join(in_words(label) for label in context.labels)
+    return f"{in_words(context.task.name)}: which of {choices} is this text?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +173,11 @@ class PromptTuning(VirtualTokens):
     name = "prompt_tuning"
     Config = PromptTuningConfig
     parameters = SEARCHED
+
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
+        """Where texts are written there are no labels to start from."""
+        proposed = super().propose(context, space, rng, n)
+        return [config for config in proposed if context.labels or config.start != "labels"]
 
     def stack(self, context: Context, configs: Sequence[PromptTuningConfig], model: nn.Module) -> SoftPromptStack:
         first = configs[0]

@@ -17,18 +17,17 @@ from tunewise.methods.trained import (
     Bench,
     TrainedBracket,
     TrainedConfig,
-    adapted_predictor,
     choose_population,
-    nothing_to_learn,
     trained_cost,
     with_epochs,
 )
+from tunewise.methods.writing import bench_for, cannot_learn
 from tunewise.models.encoder import Encoder
 from tunewise.predictors.base import Predictor
 from tunewise.training.adapted import StackedPopulation
 from tunewise.training.loop import Loop
 from tunewise.training.population import WORK_ADAPTER
-from tunewise.training.precision import cast_base, working_dtype
+from tunewise.training.precision import working_dtype
 from tunewise.types import Cost, Family, Kind
 
 
@@ -54,7 +53,7 @@ class StackedMethod(ABC):
 
     name: str
     families: frozenset[Family] = frozenset({"causal", "encoder", "masked"})
-    kinds: frozenset[Kind] = frozenset({"classify"})
+    kinds: frozenset[Kind] = frozenset({"classify", "generate"})
     Config: type[StackedConfig]
     parameters: Parameters
     trained = True
@@ -81,18 +80,18 @@ class StackedMethod(ABC):
 
     def bench(self, context: Context, config: Any, reserved: int) -> Bench:
         """What the loops of candidates that read the same share; `reserved`: positions that a soft prompt takes."""
-        return Bench(context, reserved=reserved)
+        return bench_for(context, config, reserved=reserved)
 
     def reads(self, config: Any) -> object:
         """What tells candidates apart that do not read the same of a row."""
-        return None
+        return config.prompt
 
     def refuses(self, base: Encoder) -> str | None:
         """Why it cannot work on this base, or None."""
         return None
 
     def skip(self, context: Context) -> str | None:
-        return self.refuses(context.base) or nothing_to_learn(self.name, context)
+        return cannot_learn(self.name, context) or self.refuses(context.base)
 
     def default(self, context: Context) -> Any:
         least, most = self.usual_epochs
@@ -131,7 +130,7 @@ class StackedMethod(ABC):
                 made[length, self.reads(config)] = self.bench(context, config, length)
         benches = {i: made[length, self.reads(configs[i])] for i, length in enumerate(reserved)}
         bench = benches[0]
-        base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
+        base = bench.working(working_dtype(context.task.dtype, context.base))
         below = lower_blocks(base, configs, [bench.train.tokens, bench.race.tokens])
 
         def build(indices: Sequence[int]) -> Loop:
@@ -139,7 +138,7 @@ class StackedMethod(ABC):
             top = top_layers(chosen[0])
             lower = None if top is None else below[top]
             population = StackedPopulation(
-                own.pooled_by(base),
+                base,
                 lambda model: self.stack(context, chosen, model if lower is None else lower.attach(model)),
                 own.head(chosen[0]),
                 unit_length=own.unit_length(chosen[0]),
@@ -150,9 +149,7 @@ class StackedMethod(ABC):
             def finished(own: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Form]:
                 return self.finished(context, configs[index], {name: t.float() for name, t in own.items()})
 
-            own = benches[index]
-            length = own.unit_length(configs[index])
-            return adapted_predictor(context, tensors, unit_length=length, finished=finished, prompt=own.prompt)
+            return benches[index].predictor(configs[index], tensors, finished)
 
         notes = [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
         if context.layout:

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from tunewise.adapters.stack import Form, NotStackable
 from tunewise.errors import ConfigError, NotEnoughMemory, RunError
+from tunewise.methods.asking import PromptConfig
 from tunewise.methods.base import Context
 from tunewise.methods.linear_probe import fit_head
 from tunewise.models.encoder import Encoder
@@ -22,10 +25,12 @@ from tunewise.predictors.several import from_logits
 from tunewise.prompts.prompt import Prompt
 from tunewise.training.estimate import estimate
 from tunewise.training.label_loss import label_losses
-from tunewise.training.loop import Loop, Plan, Settings
+from tunewise.training.labels import Labels
+from tunewise.training.loop import Loop, Plan
+from tunewise.training.objective import Objective, Settings
 from tunewise.training.optimizer import OptimizerName, ScheduleName
 from tunewise.training.population import HeadStart, Population, split_head
-from tunewise.training.precision import working_dtype
+from tunewise.training.precision import cast_base, working_dtype
 from tunewise.training.rows import Rows, balanced_weights
 from tunewise.types import Cost, Curve, Example, Prediction
 
@@ -56,6 +61,8 @@ class TrainedConfig:
     """"balanced": every label weighs the same in the loss."""
     head_init: Literal["zeros", "probe"] = "probe"
     """Where the head starts: at zero, or at the linear probe of the frozen base (Kumar et al. 2022, "LP-FT")."""
+    prompt: PromptConfig | None = None
+    """Where texts are written: how a row is put to the base, in training and later (None: as `zero_shot` does)."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epochs"):
@@ -122,14 +129,81 @@ def probe_c(labels: int) -> float:
     return min(10.0, max(1.0, labels / 4))
 
 
-class Bench:
-    """What the loops of a bracket share: tokens, targets and the start of the head, made once."""
+class Bench(ABC):
+    """What the loops of a bracket share: rows that were read once, what is learnt, and what answers in the end."""
+
+    train: Any
+    race: Any
+    watched: Any
+    """Of the race rows, those that are read while members train."""
 
     def __init__(self, context: Context, *, reserved: int = 0) -> None:
         """`reserved`: positions of the base's limit that a soft prompt takes."""
         self.context = context
         self.base = copy.copy(context.base)
         self.base.info = dataclasses.replace(self.base.info, max_tokens=self.base.info.max_tokens - reserved)
+
+    def loop(self, population: Population, configs: Sequence[TrainedConfig]) -> Loop:
+        """A loop over configs that share their structure."""
+        settings = [config.settings for config in configs]
+        return Loop(population, self.objective(configs[0]), self.plan(configs[0]), settings)
+
+    def plan(self, config: TrainedConfig) -> Plan:
+        plan = config.plan(self.context.seed)
+        if self.context.fold.race:
+            return plan
+        return dataclasses.replace(plan, evaluations=0)  # a refit on all rows: how far it goes is known
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided about the rows, in sentences."""
+        return ()
+
+    @abstractmethod
+    def objective(self, config: TrainedConfig) -> Objective:
+        """What members learn, and by what they are watched."""
+
+    @abstractmethod
+    def working(self, dtype: torch.dtype) -> Encoder:
+        """The frozen base in the numbers that training works in."""
+
+    @abstractmethod
+    def head(self, config: TrainedConfig) -> HeadStart | None:
+        """Where the members' heads start; None where they have none."""
+
+    @abstractmethod
+    def unit_length(self, config: TrainedConfig) -> bool:
+        """Whether the head reads vectors of length 1."""
+
+    @abstractmethod
+    def predictor(
+        self, config: TrainedConfig, tensors: Mapping[str, Tensor], finished: Finished | None = None
+    ) -> Predictor:
+        """What answers with trained tensors.
+
+        `finished`: the tensors that answer, and the adapter they are; None where they are weights of the base.
+        """
+
+    @abstractmethod
+    def losses(self, answers_EK: Tensor, rows: Sequence[int]) -> np.ndarray:
+        """Of these race rows [E], by what was remembered of them."""
+
+    @abstractmethod
+    def predictions(
+        self, answers: Callable[[], Tensor], predictor: Callable[[], Predictor], rows: Sequence[int]
+    ) -> list[Prediction]:
+        """Of a member on these race rows: by what is remembered of them, or as its predictor answers."""
+
+
+class LabelBench(Bench):
+    """Rows as tokens with their labels, and heads on what the base makes of them."""
+
+    train: Rows
+    race: Rows
+    watched: Rows
+
+    def __init__(self, context: Context, *, reserved: int = 0) -> None:
+        super().__init__(context, reserved=reserved)
         fold = context.fold
         self.train = self._rows(fold.train, "train")
         self.race = self._rows(fold.race, "dev")
@@ -140,33 +214,24 @@ class Bench:
         tokens = self.base.encode([example.texts for example in examples], self.context.task.truncation, name=name)
         return Rows(tokens, self.context.targets(examples))
 
-    def loop(self, population: Population, configs: Sequence[TrainedConfig]) -> Loop:
-        """A loop over configs that share their structure."""
-        weights = None
-        if configs[0].class_weights == "balanced":
+    def objective(self, config: TrainedConfig) -> Labels:
+        if config.prompt is not None:
+            raise ConfigError(f"{config.rung}: `prompt` is for texts to be written, and here are labels. Leave it out.")
+        labels, weights = len(self.context.labels), None
+        if config.class_weights == "balanced":
             if self.context.several:
                 raise ConfigError(
-                    f"{configs[0].rung}: `class_weights: balanced` weighs rows by their one label, and here a text may "
+                    f"{config.rung}: `class_weights: balanced` weighs rows by their one label, and here a text may "
                     "have several. Use 'none'; thresholds make up for rare labels."
                 )
-            weights = balanced_weights(self.train.target_E, len(self.context.labels))
-        return Loop(
-            population,
-            self.train,
-            self.watched,
-            self.plan(configs[0]),
-            [config.settings for config in configs],
-            class_weight_L=weights,
-        )
+            weights = balanced_weights(self.train.target_E, labels)
+        return Labels(self.train, self.watched, labels, class_weight_L=weights)
 
-    def plan(self, config: TrainedConfig) -> Plan:
-        plan = config.plan(self.context.seed)
-        if self.context.fold.race:
-            return plan
-        return dataclasses.replace(plan, evaluations=0)  # a refit on all rows: how far it goes is known
+    def working(self, dtype: torch.dtype) -> Encoder:
+        return cast_base(self.context.base, dtype)
 
     def head(self, config: TrainedConfig) -> HeadStart:
-        """The head's start; the probe is fitted once, on the context's features."""
+        """The probe is fitted once, on the context's features."""
         labels = len(self.context.labels)
         if config.head_init == "zeros":
             return HeadStart(labels=labels)
@@ -179,17 +244,33 @@ class Bench:
         return self._probe
 
     def unit_length(self, config: TrainedConfig) -> bool:
-        """Whether the head reads vectors of length 1: a probe's head does where the base's features are such."""
+        """A probe's head does where the base's features are such."""
         return config.head_init == "probe" and self.context.base.info.normalize
-
-    def pooled_by(self, base: Encoder) -> Encoder:
-        """The base, with the vectors that heads read here."""
-        return base
 
     @property
     def prompt(self) -> Prompt | None:
         """What is said to the base about a row; None where it reads the row's text alone."""
         return None
+
+    def predictor(
+        self, config: TrainedConfig, tensors: Mapping[str, Tensor], finished: Finished | None = None
+    ) -> Predictor:
+        length = self.unit_length(config)
+        return adapted_predictor(self.context, tensors, unit_length=length, finished=finished, prompt=self.prompt)
+
+    def losses(self, answers_EK: Tensor, rows: Sequence[int]) -> np.ndarray:
+        """Negative log-probability of each row's target; of several labels mean over them."""
+        target = torch.as_tensor(self.race.target_E[list(rows)])
+        if self.context.several:
+            loss_E: np.ndarray = label_losses(answers_EK, target).numpy()
+        else:
+            loss_E = -torch.log_softmax(answers_EK, dim=-1).gather(-1, target[:, None])[:, 0].numpy()
+        return loss_E
+
+    def predictions(
+        self, answers: Callable[[], Tensor], predictor: Callable[[], Predictor], rows: Sequence[int]
+    ) -> list[Prediction]:
+        return from_logits(answers().numpy(), self.context.labels, self.context.thresholds)
 
 
 def adapted_predictor(
@@ -319,10 +400,11 @@ class TrainedBracket:
         benches: Mapping[int, Bench] | None = None,
     ) -> None:
         """`benches`: by config index, where candidates do not all read the same tokens."""
-        self._bench_of = benches or {}
-        self.labels, self.race, self.notes = bench.context.labels, bench.race, tuple(notes)
+        self._first_bench, self._bench_of = bench, benches or {}
+        self.notes = (*bench.notes, *notes)
         self.thresholds = bench.context.thresholds
         self._build, self._finish = build, finish
+        self._all_rows = tuple(range(len(bench.context.fold.race)))
         self._watched = tuple(bench.context.watched(bench.context.fold.race))
         self._open([list(group) for group in groups])
         self.members = sorted(i for group in self.groups for i in group)
@@ -333,7 +415,7 @@ class TrainedBracket:
     def _open(self, groups: list[list[int]]) -> None:
         self.groups = groups
         self.loops = [self._build(group) for group in groups]
-        self._scored: dict[int, tuple[tuple[int, tuple[int, ...] | None], Tensor]] = {}
+        self._scored: dict[int, tuple[tuple[int, tuple[int, ...]], Tensor]] = {}
 
     @property
     def size(self) -> int:
@@ -369,22 +451,14 @@ class TrainedBracket:
         record = loop.members[place]
         return record.reason if record.course == "diverged" else None
 
-    def losses(self) -> np.ndarray:
+    def losses(self, rows: tuple[int, ...] | None = None) -> np.ndarray:
         """As in `Bracket`, of each member at its best step so far; NaN in the row of a member that diverged."""
-        if self.thresholds is not None:
-            wanted = torch.as_tensor(self.race.target_E)
-            loss_PE = torch.stack([label_losses(row, wanted) for row in self._logits()]).numpy()
-        else:
-            loss_PE = self._target_losses()
+        asked = self._asked(rows)
+        found = [self._bench(member).losses(self._answers(member, asked), asked) for member in range(self.size)]
+        loss_PE = np.stack(found)
         for member in range(self.size):
             if self.failure(member) is not None:
                 loss_PE[member] = np.nan
-        return loss_PE
-
-    def _target_losses(self) -> np.ndarray:
-        log_PEL = torch.log_softmax(self._logits(), dim=-1)
-        target = torch.as_tensor(self.race.target_E)
-        loss_PE: np.ndarray = -log_PEL.gather(-1, target.expand(self.size, -1)[..., None])[..., 0].numpy()
         return loss_PE
 
     def reading_work(self, member: int, tokens: int) -> int:
@@ -395,26 +469,34 @@ class TrainedBracket:
 
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
         """As in `Bracket`, of each member at its best step so far; none for a member that diverged."""
-        logits_PEL = self._logits(rows).numpy()
+        asked = self._asked(rows)
         return [
-            [] if self.failure(member) is not None else from_logits(logits_PEL[member], self.labels, self.thresholds)
+            []
+            if self.failure(member) is not None
+            else self._bench(member).predictions(
+                functools.partial(self._answers, member, asked), functools.partial(self.predictor, member), asked
+            )
             for member in range(self.size)
         ]
 
-    def _logits(self, rows: tuple[int, ...] | None = None) -> Tensor:
-        return torch.stack([self._loop_logits(*self._where(member), rows) for member in range(self.size)])
+    def _asked(self, rows: tuple[int, ...] | None) -> tuple[int, ...]:
+        return self._all_rows if rows is None else rows
 
-    def _loop_logits(self, number: int, place: int, rows: tuple[int, ...] | None) -> Tensor:
+    def _bench(self, member: int) -> Bench:
+        return self._bench_of.get(self.members[member], self._first_bench)
+
+    def _answers(self, member: int, rows: tuple[int, ...]) -> Tensor:
+        """What is remembered of these race rows [E, K], or read anew where they are not among the watched ones."""
+        number, place = self._where(member)
         loop = self.loops[number]
         known = self._scored.get(number)
         if known is None or known[0] != (loop.step, rows):
-            own = self._bench_of.get(self.groups[number][0])
-            race = own.race if own else self.race
-            if loop.remembers and set(asked := range(race.tokens.rows) if rows is None else rows) <= set(self._watched):
-                logits_PEL = loop.best_logits()[:, [self._watched.index(row) for row in asked]]
+            if loop.remembers and set(rows) <= set(self._watched):
+                answers_PEK = loop.best_answers()[:, [self._watched.index(row) for row in rows]]
             else:
-                logits_PEL = loop.best_logits((race if rows is None else race.subset(rows)).tokens)
-            known = self._scored[number] = ((loop.step, rows), logits_PEL)
+                race = self._bench(member).race
+                answers_PEK = loop.best_answers(race if rows == self._all_rows else race.subset(rows))
+            known = self._scored[number] = ((loop.step, rows), answers_PEK)
         return known[1][place]
 
     def _where(self, member: int) -> tuple[int, int]:

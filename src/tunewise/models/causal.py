@@ -5,21 +5,25 @@ It is an encoder too: its last hidden states, pooled, are what heads, neighbour 
 Axes: S places, H hidden, V vocabulary.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewise.models.asked import Asked, added_before, common_start, ends_of
-from tunewise.models.encoder import BaseInfo
+from tunewise.models.asked import added_before, common_start, ends_of
+from tunewise.models.encoder import BaseInfo, Batch, Tokens, collate
 from tunewise.models.prefix_tree import Request
 from tunewise.models.tree import Given, with_body
+from tunewise.models.writing_base import Lesson, WritingBase
 
 
-class Causal(Asked):
+class Causal(WritingBase):
     """A frozen decoder with its tokenizer; `model` is its body, `read` goes from hidden states to the vocabulary."""
+
+    task_type = "CAUSAL_LM"
 
     def __init__(self, info: BaseInfo, model: Any, tokenizer: Any) -> None:
         """`model`: as transformers' AutoModelForCausalLM loads it."""
@@ -58,6 +62,13 @@ class Causal(Asked):
     def fits(self, request: Request) -> bool:
         return len(request.context) + len(request.continuation) <= self.info.max_tokens
 
+    def forward(self, batch: Batch) -> Tensor:
+        """As for every encoder; keys and values are not kept."""
+        hidden_STH: Tensor = self.model(
+            input_ids=batch.input_ids_ST, attention_mask=batch.attention_mask_ST, use_cache=False
+        ).last_hidden_state
+        return hidden_STH
+
     def output_rows(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Float32 rows [tokens, H] and biases [tokens] of the layer that reads the vocabulary off hidden states."""
         layer: Any = self.whole.get_output_embeddings()  # type: ignore[operator]
@@ -65,6 +76,37 @@ class Causal(Asked):
         bias = getattr(layer, "bias", None)
         bias_S = torch.zeros(len(at)) if bias is None else bias.detach()[at]
         return layer.weight.detach()[at].float().cpu().numpy(), bias_S.float().cpu().numpy()
+
+    @property
+    def above(self) -> str:
+        return f"{self.whole.base_model_prefix}."
+
+    def over(self, whole: nn.Module) -> Self:
+        base = copy.copy(self)
+        base.whole, base.model = whole, getattr(whole, self.above[:-1])
+        base._reader = with_body(whole, Given())
+        return base
+
+    def lesson(self, requests: Sequence[Request]) -> Lesson:
+        """Prompt and answer are one text; each token is foreseen from the one before it."""
+        read = [request.read for request in requests]
+        tokens = Tokens(ids=read, types=None, row_S=np.arange(len(read)), rows=len(read))
+        first = [len(request.context) - 1 for request in requests]
+        return Lesson(
+            batch=collate(tokens, range(len(read)), pad_id=self.pad_id, device=self.device),
+            row_N=np.repeat(np.arange(len(read)), [len(request.continuation) for request in requests]),
+            place_N=np.concatenate(
+                [start + np.arange(len(r.continuation)) for start, r in zip(first, requests, strict=True)]
+            ),
+            token_N=np.concatenate([request.continuation for request in requests]),
+        )
+
+    def lengths(self, requests: Sequence[Request]) -> np.ndarray:
+        return np.array([len(request.context) + len(request.continuation) - 1 for request in requests], dtype=np.int64)
+
+    @property
+    def read_weights(self) -> list[nn.Parameter]:
+        return list(self._reader.parameters())
 
     def read(self, hidden_SH: Tensor) -> Tensor:
         """Logits [S, V] of the next token after each of these last hidden states, as the whole model computes them."""

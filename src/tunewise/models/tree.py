@@ -30,13 +30,7 @@ class Given(nn.Module):
 
 
 def with_body(model: Any, body: nn.Module) -> nn.Module:
-    """A tree over the same weights, without the body's modules, that calls `body` instead."""
-    prefix = str(model.base_model_prefix)
-    own = getattr(model, prefix)
-    setattr(model, prefix, nn.Identity())
-    try:
-        tree = shared_tree(model)
-    finally:
-        setattr(model, prefix, own)
-    setattr(tree, prefix, body)
+    """The model's own modules, but with `body` in the place of its body."""
+    tree: nn.Module = copy.copy(model)
+    tree._modules = {**model._modules, str(model.base_model_prefix): body}
     return tree

@@ -12,6 +12,7 @@ KINDS: Registry[type[Predictor]] = Registry(
         "prompted": "tunewise.predictors.prompted:PromptedPredictor",
         "head": "tunewise.predictors.head:HeadPredictor",
         "retrieved": "tunewise.predictors.retrieved:RetrievedPredictor",
+        "adapted_writer": "tunewise.predictors.adapted_writer:AdaptedWriter",
         "adapted": "tunewise.predictors.adapted:AdaptedPredictor",
     },
 )

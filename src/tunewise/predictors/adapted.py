@@ -7,7 +7,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -27,6 +27,8 @@ from tunewise.predictors.prompted import prompt_tokens
 from tunewise.predictors.several import Thresholds, from_logits, from_settings, to_settings
 from tunewise.prompts.prompt import Prompt
 from tunewise.types import Example, Prediction
+
+AnyBase = TypeVar("AnyBase", bound=Encoder)
 
 SETTINGS, HEAD, ADAPTER, WEIGHTS = "adapted.json", "head.safetensors", "adapter", "model.safetensors"
 
@@ -77,17 +79,14 @@ class AdaptedPredictor:
 
     def _adapted_encoder(self, base: Encoder) -> Encoder:
         """An encoder with a module tree of its own, in which only what was trained is not the base's."""
-        encoder = copy.copy(base)
-        encoder.model = shared_tree(base.model)
-        pooling = base.info.pooling if self.prompt is None else "last"
-        encoder.info = dataclasses.replace(base.info, normalize=self.unit_length, pooling=pooling)
         if self.adapter is None:
-            _own_weights(encoder.model, self.tensors)
+            encoder = copy.copy(base)
+            encoder.model = shared_tree(base.model)
+            own_weights(encoder.model, self.tensors)
         else:
-            stack = self.adapter.stack(encoder.model, self.tensors)
-            stack.bind({name: tensor[None].to(stack.device) for name, tensor in self.tensors.items()})
-            encoder.model = stack.attach(encoder.model)
-            encoder.info = dataclasses.replace(encoder.info, max_tokens=base.info.max_tokens - stack.reserved)
+            encoder = with_adapter(base, self.tensors, self.adapter)
+        pooling = base.info.pooling if self.prompt is None else "last"
+        encoder.info = dataclasses.replace(encoder.info, normalize=self.unit_length, pooling=pooling)
         return encoder
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -150,9 +149,20 @@ class AdaptedPredictor:
             raise BundleError(f"adapted: {error} The bundle is damaged, or its base is another one.") from error
 
 
-def _own_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def with_adapter(base: AnyBase, tensors: Mapping[str, Tensor], adapter: Form) -> AnyBase:
+    """The base with an adapter in a module tree of its own, and the room that it leaves."""
+    adapted = copy.copy(base)
+    tree = shared_tree(base.model)
+    stack = adapter.stack(tree, tensors)
+    stack.bind({name: tensor[None].to(stack.device) for name, tensor in tensors.items()})
+    adapted.model = stack.attach(tree)
+    adapted.info = dataclasses.replace(base.info, max_tokens=base.info.max_tokens - stack.reserved)
+    return adapted
+
+
+def own_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give the module tree these weights instead of those it shares."""
-    expected = {name: parameter for name, parameter in model.named_parameters()}
+    expected = dict(model.named_parameters())
     for name in expected.keys() | tensors.keys():
         found = tuple(tensors[name].shape) if name in tensors else None
         wanted = tuple(expected[name].shape) if name in expected else None
@@ -160,7 +170,11 @@ def _own_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise ModelError(
                 f"adapted: weight '{name}' should have shape {wanted}, found {found}. It was made for another base."
             )
-    for name, old in expected.items():
+    own = {
+        id(old): nn.Parameter(tensors[name].to(old.device, old.dtype), requires_grad=False)
+        for name, old in expected.items()
+    }
+    # a weight that is tied has several names
+    for name, old in list(model.named_parameters(remove_duplicate=False)):
         module, _, last = name.rpartition(".")
-        own = nn.Parameter(tensors[name].to(old.device, old.dtype), requires_grad=False)
-        model.get_submodule(module)._parameters[last] = own
+        model.get_submodule(module)._parameters[last] = own[id(old)]

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from tunewise.prompts.prompt import Demonstration, Part, Prompt, joined
 from tunewise.prompts.window import Given
 from tunewise.types import Example, Prediction
 
-SETTINGS = "written.json"
 WRITTEN = 6
 """How many tokens are read in the time that one is written: on a CPU 6 with 260 thousand weights, 5 with 8 million."""
 
@@ -61,6 +60,7 @@ class WrittenPredictor:
                 f"has {base.info.max_tokens:,} in all. Ask for shorter answers, or use a base with a longer limit."
             )
         self.base: Encoder | None = base
+        self._asked = base
         self.policy, self.prompt, self.decoding = policy, prompt, decoding
         self.neighbours, self.features = neighbours, features
         self.thresholds: Thresholds = None
@@ -96,11 +96,6 @@ class WrittenPredictor:
         read = sum(map(len, base.text_ids(texts))) * (2 if targets else 1) + sum(map(len, base.text_ids(targets)))
         return read + WRITTEN * len(texts) * self.decoding.max_new_tokens
 
-    @property
-    def _asked(self) -> Asked:
-        assert isinstance(self.base, Asked)
-        return self.base
-
     def _prompts(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
         return self._fitted(examples, shown_before(self, examples))
 
@@ -119,6 +114,13 @@ class WrittenPredictor:
         if request is None:
             raise PromptError(f"written: the target of row '{example.id}' is longer than the room after its prompt.")
         return text + answer, tokens_of(self._asked, request)
+
+    def requests(self, examples: Sequence[Example]) -> list[Request | None]:
+        """The target of each row after its prompt; None where that is longer than the base's limit."""
+        return [
+            self._request(joined(parts), self.prompt.answer(str(example.target)))
+            for parts, example in zip(self._prompts(examples), examples, strict=True)
+        ]
 
     def _targets(self, fitted: Sequence[Sequence[Part]], examples: Sequence[Example]) -> list[np.ndarray | None]:
         """Log-probability of each token of the target and of the end after it; None where there is no target."""
@@ -143,35 +145,38 @@ class WrittenPredictor:
         return None if request is None else float(scorer_of(self._asked).score([request])[0].sum())
 
     def save(self, folder: Path) -> None:
-        assert self.base is not None
         folder.mkdir(parents=True, exist_ok=True)
-        settings = {
+        write_settings(folder / f"{self.kind}.json", self._settings())
+        if self.neighbours is not None:
+            self.neighbours.save(folder)
+
+    def _settings(self) -> dict[str, Any]:
+        assert self.base is not None
+        return {
             "base": self.base.info.name,
             "policy": self.policy,
             "prompt": self.prompt.plain(),
             "digest": self.prompt.digest,
             "decoding": dataclasses.asdict(self.decoding),
         }
-        write_settings(folder / SETTINGS, settings)
-        if self.neighbours is not None:
-            self.neighbours.save(folder)
 
     @classmethod
     def load(cls, folder: Path, bases: Bases) -> Self:
+        found = cls._from_settings(folder, bases)
+        return cls(**found, neighbours=Neighbours.load(folder, found["base"].info.hidden_size))
+
+    @classmethod
+    def _from_settings(cls, folder: Path, bases: Bases) -> dict[str, Any]:
+        """What a predictor is made of, from its settings."""
+        name = f"{cls.kind}.json"
         keys = {"base": str, "policy": str, "prompt": dict, "digest": str, "decoding": dict}
-        settings = read_settings(folder / SETTINGS, keys)
+        settings = read_settings(folder / name, keys)
         try:
             prompt = Prompt.from_plain(settings["prompt"])
             decoding = Decoding(**{**settings["decoding"], "stop": tuple(settings["decoding"]["stop"])})
         except (KeyError, TypeError, ConfigError) as error:
-            raise BundleError(f"{SETTINGS}: the prompt cannot be read ({error}). The bundle is damaged.") from error
+            raise BundleError(f"{name}: the prompt cannot be read ({error}). The bundle is damaged.") from error
         if prompt.digest != settings["digest"]:
-            raise BundleError(f"{SETTINGS}: the prompt is not the one that was measured. Copy the bundle again.")
+            raise BundleError(f"{name}: the prompt is not the one that was measured. Copy the bundle again.")
         base = bases(settings["base"])
-        return cls(
-            base=base,
-            policy=settings["policy"],
-            prompt=prompt,
-            decoding=decoding,
-            neighbours=Neighbours.load(folder, base.info.hidden_size),
-        )
+        return {"base": base, "policy": settings["policy"], "prompt": prompt, "decoding": decoding}

@@ -347,7 +347,15 @@ class _Race:
         self.spent[candidate] += work
 
     def _scaled(self, bracket: Bracket) -> np.ndarray:
-        """Temperature-scaled losses on the rows of a look, [members, rows], class-balanced where the metric is."""
+        """Losses on the rows of a look, [members, rows]: temperature-scaled, class-balanced where the metric is.
+
+        Those of texts are by token; nothing is written for a look.
+        """
+        if self.context.task.kind == "generate":
+            loss_PE = bracket.losses(self.rows)
+            diverged_P1 = np.isnan(loss_PE).all(axis=1, keepdims=True)
+            # an answer that does not fit the base says nothing about any member
+            return np.where(diverged_P1, np.inf, np.nan_to_num(loss_PE, nan=0.0))
         return np.stack([self._member_losses(row, self.rows) for row in bracket.predictions(self.rows)])
 
     def _failed(self, bracket: Bracket, member: int, score: float, loss: float) -> str | None:

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tunewise.evaluation.several import threshold_note
 from tunewise.methods import get_method, in_order
 from tunewise.methods.asking import check_prompt
 from tunewise.methods.base import Context, Fold, default_of, skip_reason
+from tunewise.methods.writing import as_read
 from tunewise.models.asked import Asked
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder, answering
@@ -77,13 +78,15 @@ class Session:
     tokens: dict[str, dict[str, Any]]
     speeds: dict[str, Speed]
     purse: Purse
+    read: dict[str, Context] = field(default_factory=dict)
+    """By base, a context with the tokens that there are where rows are prompts with their answers."""
     openings: int | None = None
     """Of this held_out by runs of this user, once it was opened."""
 
     def context(self, base: str, method: str, bracket: int) -> Context:
         """What a method may see; each bracket has its own seed."""
         speed = self.speeds.get(f"{method} {base}") or self.speeds[f"forward {base}"]
-        return Context(
+        context = Context(
             task=dataclasses.replace(self.task, truncation=answering(self.task.truncation), dtype=self._dtype(base)),
             labels=self.data.labels,
             base=self.bases[base],
@@ -95,6 +98,15 @@ class Session:
             race_tokens=self.tokens[base]["race"],
             seconds_per_work=speed.seconds_per_work,
             several=self.data.several,
+        )
+        if base not in self.read:
+            self.read[base] = as_read(context)
+        read = self.read[base]
+        return dataclasses.replace(
+            context,
+            train_tokens=read.train_tokens,
+            race_tokens=read.race_tokens,
+            answering_tokens=read.answering_tokens,
         )
 
     def _dtype(self, base: str) -> Any:
@@ -220,7 +232,7 @@ def _cross_fit(session: Session) -> None:
             + (" With a larger budget, candidates would be cross-fitted instead." if possible else "")
         )
         return
-    session.folds = folds
+    session.folds, session.read = folds, {}
     session.choose = session.race
     session.tokens = {
         name: _count_tokens(base, data, session.folds, session.task) for name, base in session.bases.items()
@@ -386,7 +398,10 @@ def finish_seconds(session: Session) -> float:
             context = session.context(base, name, 0)
             if skip_reason(method, context) is not None:
                 continue
-            if method.trained:
+            if method.trained and context.answering_tokens:
+                answered = context.answering_tokens / max(1, len(context.fold.race))
+                total += ADAPTED * to_read * answered * session.speeds[f"forward {base}"].seconds_per_work
+            elif method.trained:
                 total += reading
             elif getattr(method, "asks", False):
                 asked = method.cost(context, default_of(method, context)).work / max(1, len(context.fold.race))

@@ -21,9 +21,10 @@ from tunewise.training.population import (
     Key,
     chosen,
     head_logits,
+    head_start,
     pooled,
     repeated,
-    split_head,
+    without_head,
 )
 from tunewise.training.precision import master_dtype
 
@@ -34,7 +35,12 @@ class StackedPopulation:
     work_per_token = WORK_ADAPTER
 
     def __init__(
-        self, base: Encoder, make: Callable[[nn.Module], Stack], head: HeadStart, *, unit_length: bool = False
+        self,
+        base: Encoder,
+        make: Callable[[nn.Module], Stack],
+        head: HeadStart | None = None,
+        *,
+        unit_length: bool = False,
     ) -> None:
         """`make` gives the stack for a module tree of the base."""
         self.encoder = copy.copy(base)
@@ -43,7 +49,7 @@ class StackedPopulation:
         self.stack = make(tree)
         wide = master_dtype(base.dtype)
         start = self.stack.start(wide)
-        start.update(head.tensors(len(self.stack.members), base.info.hidden_size, wide, torch.device(base.device)))
+        start.update(head_start(head, len(self.stack.members), base.info.hidden_size, wide, torch.device(base.device)))
         self.flat = Flat(start, group=self._group)
         self.encoder.model = self.stack.attach(tree)
         self._bind()
@@ -55,8 +61,7 @@ class StackedPopulation:
 
     def _bind(self) -> None:
         self._leaves, self._fresh = self.flat.leaves(), True
-        tensors, self.head_PLH, self.bias_PL = split_head(self._leaves)
-        self.stack.bind(tensors)
+        self.stack.bind(without_head(self._leaves))
 
     @property
     def size(self) -> int:
@@ -67,16 +72,19 @@ class StackedPopulation:
         """Of one member."""
         return self.flat.numbers
 
-    def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
+    def hidden(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
         sequences, positions = batch.input_ids_ST.shape
         self.stack.now = Pass(active=tuple(active), sequences=sequences, positions=positions)
         if key is not None:
             self.stack.now.step = key.step
             self.stack.now.sequence_S = torch.as_tensor(key.sequence_S, device=batch.input_ids_ST.device)
-        whole = repeated(batch, len(active))
-        vector_NH = pooled(self.encoder, whole, self.encoder.forward(whole), unit_length=self.unit_length)
-        vector_ARH = vector_NH.view(len(active), batch.rows, -1)
-        return head_logits(vector_ARH, chosen(self.head_PLH, active), chosen(self.bias_PL, active))
+        return self.encoder.forward(repeated(batch, len(active)))
+
+    def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
+        hidden_NTH = self.hidden(batch, active, key)
+        vector_NH = pooled(self.encoder, repeated(batch, len(active)), hidden_NTH, unit_length=self.unit_length)
+        weight_ALH, bias_AL = (chosen(self._leaves[name], active) for name in (HEAD_WEIGHT, HEAD_BIAS))
+        return head_logits(vector_NH.view(len(active), batch.rows, -1), weight_ALH, bias_AL)
 
     def start_step(self) -> None:
         self._fresh = True

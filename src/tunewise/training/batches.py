@@ -23,6 +23,10 @@ class Sizes:
     longest_E: np.ndarray
     tokens_E: np.ndarray
 
+    @property
+    def rows(self) -> int:
+        return len(self.longest_E)
+
     @classmethod
     def of(cls, tokens: Tokens) -> "Sizes":
         longest_E = np.zeros(tokens.rows, dtype=np.int64)

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunewise.models.encoder import Tokens
 from tunewise.models.precision import fast_float32
 from tunewise.seeding import generator
-from tunewise.training.batches import Sizes, by_length, micro_batches
-from tunewise.training.loop import Loop, Plan, Settings
+from tunewise.training.batches import by_length, micro_batches
+from tunewise.training.labels import Labels, batch_of
+from tunewise.training.loop import Loop, Plan
+from tunewise.training.objective import Material, Settings
 from tunewise.training.population import HEAD_BIAS, HEAD_WEIGHT, WORK_FORWARD
 from tunewise.training.rows import Rows
 from tunewise.training.whole import FullPopulation
@@ -148,8 +149,7 @@ class ContrastiveLoop(Loop):
     def __init__(
         self,
         population: FullPopulation,
-        train: Rows,
-        race: Rows,
+        objective: Labels,
         plan: Plan,
         settings: Settings,
         *,
@@ -157,14 +157,15 @@ class ContrastiveLoop(Loop):
         fit_head: FitHead,
     ) -> None:
         """`population` must give vectors of length 1."""
-        super().__init__(population, train, race, plan, [settings])
+        super().__init__(population, objective, plan, [settings])
+        self.train = train = objective.train
         self.pairs, self.fit_head = pairs, fit_head
         self.batches = pair_batches(train.target_E, batch_size=plan.batch_size, steps=self.horizon, seed=plan.seed)
         self.head_rows = train.subset(stratified(train.target_E, MOST_HEAD_ROWS, plan.seed).tolist())
 
-    def best_logits(self, tokens: Tokens | None = None) -> Tensor:
+    def best_answers(self, rows: Material | None = None) -> Tensor:
         self._fit_where_unmeasured()
-        return super().best_logits(tokens)
+        return super().best_answers(rows)
 
     def export(self, member: int) -> dict[str, Tensor]:
         self._fit_where_unmeasured()
@@ -213,7 +214,7 @@ class ContrastiveLoop(Loop):
 
     def _vectors(self, run: list[int]) -> Tensor:
         """[R, H] of rows of train, differentiable."""
-        return self.population.vectors(self._batch(self.train, run), None)
+        return self.population.vectors(batch_of(self.population, self.train, run), None)
 
     def _evaluate(self) -> int:
         if not self.active or not self._fit_head():
@@ -234,9 +235,9 @@ class ContrastiveLoop(Loop):
 
     def _features(self, rows: Rows) -> Tensor:
         """Vectors [E, H] under the present weights, in float64 on the CPU."""
-        sizes = Sizes.of(rows.tokens)
+        sizes = rows.sizes
         feature_EH = torch.zeros(rows.tokens.rows, self.population.encoder.info.hidden_size, dtype=torch.float64)
         with torch.no_grad():
             for run in micro_batches(sizes, by_length(sizes), self.budget):
-                feature_EH[run] = self.population.vectors(self._batch(rows, run), None).double().cpu()
+                feature_EH[run] = self.population.vectors(batch_of(self.population, rows, run), None).double().cpu()
         return feature_EH

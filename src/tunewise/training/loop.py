@@ -1,6 +1,7 @@
 """The one training loop: P members, the same batches, each with its own rate, decay, warm-up and course.
 
-Axes: P members (A of them active), R rows of a micro-batch, E race rows, L labels, N trainable numbers of a member.
+What they learn is the objective's. Axes: P members (A of them active), E race rows, K numbers that an objective
+remembers of a row, N trainable numbers of a member.
 """
 
 import contextlib
@@ -12,35 +13,24 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tunewise.errors import NotEnoughMemory, RunError
-from tunewise.models.encoder import Batch, Tokens, collate
 from tunewise.models.precision import fast_float32
-from tunewise.training.batches import Sizes, by_length, epoch_order, micro_batches, steps_per_epoch
-from tunewise.training.label_loss import label_divergence, label_losses, smoothed
+from tunewise.training.batches import by_length, epoch_order, micro_batches, steps_per_epoch
+from tunewise.training.objective import Material, Objective, Part, Settings
 from tunewise.training.optimizer import MemberOptimizer, OptimizerName, ScheduleName, clip, schedule
-from tunewise.training.population import WORK_FORWARD, Key, Population
-from tunewise.training.rows import Rows
-from tunewise.training.stopping import Course, Member, dev_losses, evaluation_steps
+from tunewise.training.population import WORK_FORWARD, Population
+from tunewise.training.stopping import Course, Member, evaluation_steps
 from tunewise.types import Curve
+
+__all__ = ["Loop", "Plan", "Settings"]
 
 CPU_TOKENS = 4096
 CUDA_TOKENS = 65536
 """Padded tokens of a micro-batch, over all members."""
 TRAIN_POINTS = 200
 """A train curve has at most about this many points."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What may differ between the members of a loop."""
-
-    learning_rate: float
-    weight_decay: float = 0.0
-    warmup_share: float = 0.1
-    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,37 +67,23 @@ class Plan:
 class Loop:
     """Trains a population to the horizon, in slices of any size, with the same result."""
 
-    def __init__(
-        self,
-        population: Population,
-        train: Rows,
-        race: Rows,
-        plan: Plan,
-        settings: Sequence[Settings],
-        *,
-        class_weight_L: np.ndarray | None = None,
-    ) -> None:
-        """`race` is scored for early stopping; `class_weight_L` weighs each row's loss by its label."""
-        self.population, self.train, self.race, self.plan = population, train, race, plan
+    def __init__(self, population: Population, objective: Objective, plan: Plan, settings: Sequence[Settings]) -> None:
+        """The objective's race rows are scored for early stopping."""
+        self.population, self.objective, self.plan = population, objective, plan
         self.settings = list(settings)
-        self.train_sizes, self.race_sizes = Sizes.of(train.tokens), Sizes.of(race.tokens)
+        self.train_sizes, self.race_sizes = objective.train.sizes, objective.race.sizes
         self.device = torch.device(population.encoder.device)
-        self.pad_id = population.encoder.pad_id
-        self.horizon = plan.horizon(train.tokens.rows)
+        self.horizon = plan.horizon(self.train_sizes.rows)
         self.points = evaluation_steps(self.horizon, plan.evaluations)
         self.step = 0
         self.work_share = 1.0
         """Of the base that is computed for a token; smaller where the rest was computed once and kept."""
         self.budget = plan.tokens_per_pass or (CUDA_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
-        weight_L = np.ones(int(population.flat.views(population.flat.values_PN)["head.bias"].shape[1]))
-        self.weight_L = torch.as_tensor(weight_L if class_weight_L is None else class_weight_L, dtype=torch.float64)
         self.members = [Member() for _ in settings]
         self.optimizer = MemberOptimizer(population.flat, [each.weight_decay for each in settings], plan.optimizer)
         values_PN = population.flat.values_PN
         self.best_PN = values_PN.clone()
-        self.best_logits_PEL = torch.zeros(
-            len(self.settings), race.tokens.rows, len(self.weight_L), dtype=torch.float64
-        )
+        self.best_answers_PEK = self._no_answers(objective.race, len(self.settings))
         self._epoch: tuple[int, list[np.ndarray]] | None = None
 
     @property
@@ -140,7 +116,7 @@ class Loop:
         return work
 
     def _rows_of_step(self) -> np.ndarray:
-        epoch, place = divmod(self.step, steps_per_epoch(self.train.tokens.rows, self.plan.batch_size))
+        epoch, place = divmod(self.step, steps_per_epoch(self.train_sizes.rows, self.plan.batch_size))
         if self._epoch is None or self._epoch[0] != epoch:
             order = epoch_order(self.train_sizes, batch_size=self.plan.batch_size, seed=self.plan.seed, epoch=epoch)
             self._epoch = (epoch, order)
@@ -209,51 +185,24 @@ class Loop:
     def _gradients(self, rows: np.ndarray, active: list[int]) -> list[float]:
         """Mean loss of each active member over the step; its gradient is in the flat buffer."""
         self.population.start_step()
-        total = float(self._row_weights(self.train.target_E[rows]).sum())
+        total = self.objective.weight(rows)
         loss_A = torch.zeros(len(active), dtype=torch.float64)
         for run in micro_batches(self.train_sizes, rows, max(1, self.budget // len(active))):
-            batch = self._batch(self.train, run)
-            part_A = self._loss_of(batch, run, active) / total
+            part_A = self.objective.losses(self.population, self._part(run, active)) / total
             part_A.sum().backward()  # type: ignore[no-untyped-call]
             self.population.gather()
             loss_A += part_A.detach().double().cpu()
         return [float(loss) for loss in loss_A]
 
-    def _loss_of(self, batch: Batch, run: list[int], active: list[int]) -> Tensor:
-        """Summed, weighted loss [A] of a micro-batch."""
-        sequences, target_R = _sequences(self.train.tokens, run), self.train.target_E[run]
-        logits_ARL = self.population.logits(batch, active, Key(self.step, sequences))
-        loss_A = self._loss(logits_ARL, target_R, active)
-        if not self.plan.consistency:
-            return loss_A
-        # steps beyond the horizon name dropout masks that no other pass has
-        again_ARL = self.population.logits(batch, active, Key(self.horizon + self.step, sequences))
-        loss_A = (loss_A + self._loss(again_ARL, target_R, active)) / 2
-        apart_AR = (label_divergence if target_R.ndim == 2 else _divergence)(logits_ARL, again_ARL)
-        return loss_A + self.plan.consistency / 4 * (apart_AR @ self._row_weights(target_R).to(apart_AR))
-
-    def _row_weights(self, target_R: np.ndarray) -> Tensor:
-        """What each row's loss counts [R], by its label; all the same where it may have several."""
-        if target_R.ndim == 2:
-            return torch.ones(len(target_R), dtype=torch.float64)
-        return self.weight_L[torch.as_tensor(target_R)]
-
-    def _loss(self, logits_ARL: Tensor, target_R: np.ndarray, active: list[int]) -> Tensor:
-        """Summed, weighted cross-entropy of each active member [A], in the precision of the logits.
-
-        Where a text may have several labels it is that of each label's yes or no, mean over the labels.
-        """
-        smoothing = [self.settings[i].label_smoothing for i in active]
-        if target_R.ndim == 2:
-            wanted_ARL = torch.as_tensor(target_R, device=logits_ARL.device).to(logits_ARL).expand_as(logits_ARL)
-            return label_losses(logits_ARL, smoothed(wanted_ARL, logits_ARL.new_tensor(smoothing))).sum(-1)
-        target = torch.as_tensor(target_R, device=logits_ARL.device)
-        log_ARL = F.log_softmax(logits_ARL, dim=-1)
-        loss_AR = -log_ARL.gather(-1, target.expand(len(active), -1)[..., None])[..., 0]
-        if any(smoothing):
-            share_A1 = torch.tensor(smoothing, dtype=loss_AR.dtype, device=loss_AR.device)[:, None]
-            loss_AR = (1.0 - share_A1) * loss_AR - share_A1 * log_ARL.mean(-1)
-        return loss_AR @ self._row_weights(target_R).to(loss_AR)
+    def _part(self, run: list[int], active: list[int]) -> Part:
+        return Part(
+            rows=run,
+            active=active,
+            settings=[self.settings[i] for i in active],
+            # steps beyond the horizon name dropout masks that no other pass has
+            passes=[self.step + number * self.horizon for number in range(self.plan.passes)],
+            consistency=self.plan.consistency,
+        )
 
     # --- scoring
 
@@ -261,27 +210,28 @@ class Loop:
         active = self.active
         if not active:
             return 0
-        logits_AEL = self.score(self.race.tokens, active)
-        target_E = torch.as_tensor(self.race.target_E)
-        for i, logits_EL in zip(active, logits_AEL, strict=True):
-            if not bool(torch.isfinite(logits_EL).all()):
+        answers_AEK = self.score(self.objective.race, active)
+        for i, answers_EK in zip(active, answers_AEK, strict=True):
+            found = self.objective.dev_losses(answers_EK)
+            if found is None:
                 self.members[i].diverge(f"diverged: scores on dev are not numbers at step {self.step}")
                 continue
-            plain, scaled = dev_losses(logits_EL, target_E)
-            if self.members[i].record(self.step, plain, scaled, self.plan.patience):
+            if self.members[i].record(self.step, *found, self.plan.patience):
                 self.best_PN[i] = self.population.flat.values_PN[i]
-                self.best_logits_PEL[i] = logits_EL
+                self.best_answers_PEK[i] = answers_EK
         return self._work(int(self.race_sizes.tokens_E.sum()) * WORK_FORWARD) * len(active)
 
-    def score(self, tokens: Tokens, members: Sequence[int]) -> Tensor:
-        """Logits [A, E, L] of these members as they are now, in float64 on the CPU."""
-        sizes = self.race_sizes if tokens is self.race.tokens else Sizes.of(tokens)
-        rows = Rows(tokens, np.zeros(tokens.rows, dtype=np.int64))
-        logits_AEL = torch.zeros(len(members), tokens.rows, len(self.weight_L), dtype=torch.float64)
+    def score(self, rows: Material, members: Sequence[int]) -> Tensor:
+        """What the objective remembers [A, E, K] of these rows, of these members as they are now."""
+        sizes = self.race_sizes if rows is self.objective.race else rows.sizes
+        answers_AEK = self._no_answers(rows, len(members))
         with torch.no_grad(), fast_float32():
             for run in micro_batches(sizes, by_length(sizes), max(1, self.budget // len(members))):
-                logits_AEL[:, run] = self.population.logits(self._batch(rows, run), members, None).double().cpu()
-        return logits_AEL
+                answers_AEK[:, run] = self.objective.answers(self.population, rows, run, members)
+        return answers_AEK
+
+    def _no_answers(self, rows: Material, members: int) -> Tensor:
+        return torch.zeros(members, rows.sizes.rows, self.objective.numbers, dtype=torch.float64)
 
     def reading_work(self, tokens: int) -> int:
         """Of scoring rows of so many tokens by one member as it stands."""
@@ -289,15 +239,15 @@ class Loop:
 
     @property
     def remembers(self) -> bool:
-        """Whether every member was evaluated, so that its logits on the race rows cost nothing."""
+        """Whether every member was evaluated, so that its answers on the race rows cost nothing."""
         return all(member.best_step >= 0 for member in self.members)
 
-    def best_logits(self, tokens: Tokens | None = None) -> Tensor:
-        """Logits [P, E, L] of every member at its best step: on the race rows (remembered), or on other rows."""
-        if tokens is None and self.remembers:
-            return self.best_logits_PEL
+    def best_answers(self, rows: Material | None = None) -> Tensor:
+        """Of every member at its best step [P, E, K]: on the race rows (remembered), or on other rows."""
+        if rows is None and self.remembers:
+            return self.best_answers_PEK
         with self._best_weights():
-            return self.score(self.race.tokens if tokens is None else tokens, range(self.size))
+            return self.score(self.objective.race if rows is None else rows, range(self.size))
 
     @contextlib.contextmanager
     def _best_weights(self) -> Any:
@@ -313,9 +263,6 @@ class Loop:
             values_PN.copy_(now_PN)
             self.population.refresh()
             self.population.release()
-
-    def _batch(self, rows: Rows, run: list[int]) -> Batch:
-        return collate(rows.tokens, run, pad_id=self.pad_id, device=self.device)
 
     def step_seconds(self) -> float:
         """How long the gradients of the first step take, the better of two; nothing is changed by it."""
@@ -337,7 +284,7 @@ class Loop:
         self.optimizer.keep(chosen)
         self.members = [self.members[i] for i in chosen]
         self.settings = [self.settings[i] for i in chosen]
-        self.best_PN, self.best_logits_PEL = self.best_PN[chosen].clone(), self.best_logits_PEL[chosen].clone()
+        self.best_PN, self.best_answers_PEK = self.best_PN[chosen].clone(), self.best_answers_PEK[chosen].clone()
 
     def export(self, member: int) -> dict[str, Tensor]:
         """A member's tensors at its best step, or as they are where none was measured yet."""
@@ -355,7 +302,7 @@ class Loop:
         tensors = {
             "values_PN": self.population.flat.values_PN.clone(),
             "best_PN": self.best_PN.clone(),
-            "best_logits_PEL": self.best_logits_PEL.clone(),
+            "best_answers_PEK": self.best_answers_PEK.clone(),
             **self.optimizer.state(),
         }
         return tensors, {"step": self.step, "members": [_plain(member) for member in self.members]}
@@ -367,7 +314,7 @@ class Loop:
             RunError: the state is of other members, data or shapes.
         """
         found, expected = tuple(tensors["values_PN"].shape), tuple(self.population.flat.values_PN.shape)
-        if found != expected or tuple(tensors["best_logits_PEL"].shape) != tuple(self.best_logits_PEL.shape):
+        if found != expected or tuple(tensors["best_answers_PEK"].shape) != tuple(self.best_answers_PEK.shape):
             raise RunError(
                 f"training: the checkpoint holds {found[0]} member(s) of {found[1]} numbers, expected {expected[0]} of "
                 f"{expected[1]}, or other dev rows. It belongs to another configuration; start the run again."
@@ -376,7 +323,7 @@ class Loop:
         self.population.refresh()
         self.optimizer.restore(tensors)
         self.best_PN.copy_(tensors["best_PN"])
-        self.best_logits_PEL.copy_(tensors["best_logits_PEL"])
+        self.best_answers_PEK.copy_(tensors["best_answers_PEK"])
         self.step = int(meta["step"])
         self.members = [_member(plain) for plain in meta["members"]]
 
@@ -390,18 +337,6 @@ def _plain(member: Member) -> dict[str, Any]:
 def _member(plain: Mapping[str, Any]) -> Member:
     best = float("inf") if plain["best_loss"] is None else plain["best_loss"]
     return Member(**{**plain, "course": Course(plain["course"]), "best_loss": best})
-
-
-def _divergence(one_ARL: Tensor, other_ARL: Tensor) -> Tensor:
-    """KL(one, other) + KL(other, one) [A, R] of the label distributions."""
-    one_ARL, other_ARL = F.log_softmax(one_ARL, dim=-1), F.log_softmax(other_ARL, dim=-1)
-    return ((one_ARL.exp() - other_ARL.exp()) * (one_ARL - other_ARL)).sum(-1)
-
-
-def _sequences(tokens: Tokens, run: list[int]) -> np.ndarray:
-    """Numbers, in the whole data set, of the sequences that `collate` lays out for these rows."""
-    row_S = np.asarray(tokens.row_S)
-    return np.concatenate([np.flatnonzero(row_S == row) for row in run])
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

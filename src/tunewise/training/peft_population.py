@@ -23,8 +23,8 @@ from tunewise.training.population import (
     HeadStart,
     Key,
     head_logits,
+    head_start,
     pooled,
-    split_head,
 )
 from tunewise.training.precision import master_dtype
 
@@ -39,7 +39,7 @@ class PeftPopulation:
         base: Encoder,
         peft_type: str,
         options: Mapping[str, Any],
-        head: HeadStart,
+        head: HeadStart | None = None,
         *,
         seed: int,
         unit_length: bool = False,
@@ -58,7 +58,7 @@ class PeftPopulation:
             raise ModelError(f"peft:{peft_type}: with these options it trains nothing on this base.")
         wide = master_dtype(base.dtype)
         start = {name: parameter.detach()[None].to(wide) for name, parameter in self._parameters.items()}
-        start.update(head.tensors(1, base.info.hidden_size, wide, torch.device(base.device)))
+        start.update(head_start(head, 1, base.info.hidden_size, wide, torch.device(base.device)))
         self.flat = Flat(start, group=lambda name, tensor: Group(decays=tensor.dim() > 2))
         self._bind()
 
@@ -73,7 +73,7 @@ class PeftPopulation:
                 parameter.data = master
             else:
                 self._copied.append((parameter, master))
-        self._head = {name: views[name].detach().requires_grad_() for name in (HEAD_WEIGHT, HEAD_BIAS)}
+        self._head = {name: views[name].detach().requires_grad_() for name in (HEAD_WEIGHT, HEAD_BIAS) if name in views}
         self._leaves: dict[str, Tensor] = {**self._parameters, **self._head}
         self._fresh = True
         self.refresh()
@@ -87,8 +87,11 @@ class PeftPopulation:
         """Of the adapter and the head."""
         return self.flat.numbers
 
+    def hidden(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
+        return self.encoder.forward(batch) if key is None else self._with_dropout(batch, key)
+
     def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
-        hidden_STH = self.encoder.forward(batch) if key is None else self._with_dropout(batch, key)
+        hidden_STH = self.hidden(batch, active, key)
         vector_RH = pooled(self.encoder, batch, hidden_STH, unit_length=self.unit_length)
         return head_logits(vector_RH[None], self._head[HEAD_WEIGHT], self._head[HEAD_BIAS])
 
@@ -130,8 +133,8 @@ class PeftPopulation:
         self.flat.values_PN[0] = row_N
         self.refresh()
         try:
-            _, head_LH, bias_L = split_head(self.flat.member(row_N))
-            return {**adapter_state(self.built), HEAD_WEIGHT: head_LH, HEAD_BIAS: bias_L}
+            own = self.flat.member(row_N)
+            return {**adapter_state(self.built), **{name: own[name] for name in self._head}}
         finally:
             self.flat.values_PN.copy_(now_1N)
             self.refresh()

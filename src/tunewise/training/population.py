@@ -1,4 +1,4 @@
-"""What the loop trains: P members that answer together, and a linear head for each of them.
+"""What the loop trains: P members that answer together, and a linear head for each of them where labels are learnt.
 
 Axes: P members (A of them active), R rows of one member, S sequences, T positions, H hidden, L labels.
 """
@@ -49,8 +49,11 @@ class Population(Protocol):
     def trainable_parameters(self) -> int:
         """Of one member."""
 
+    def hidden(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
+        """Last hidden states [A * S, T, H], member after member; `key` is None where nothing is random (scoring)."""
+
     def logits(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
-        """[A, R, L] of the active members; `key` is None where nothing is random (scoring)."""
+        """What the heads make of them, [A, R, L]; only where there are heads."""
 
     def start_step(self) -> None:
         """Before the first backward pass of an optimiser step: forget the gradients of the last one."""
@@ -121,7 +124,18 @@ def chosen(tensor: Tensor, active: Sequence[int]) -> Tensor:
     return tensor if len(active) == tensor.shape[0] else tensor[torch.tensor(list(active), device=tensor.device)]
 
 
+def head_start(
+    head: HeadStart | None, members: int, hidden: int, dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """The tensors of the members' heads; nothing where there are none."""
+    return {} if head is None else head.tensors(members, hidden, dtype, device)
+
+
+def without_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that are not a head's."""
+    return {name: tensor for name, tensor in tensors.items() if name not in (HEAD_WEIGHT, HEAD_BIAS)}
+
+
 def split_head(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """The other tensors, the head's weight and its bias."""
-    rest = {name: tensor for name, tensor in tensors.items() if name not in (HEAD_WEIGHT, HEAD_BIAS)}
-    return rest, tensors[HEAD_WEIGHT], tensors[HEAD_BIAS]
+    return without_head(tensors), tensors[HEAD_WEIGHT], tensors[HEAD_BIAS]

@@ -8,6 +8,7 @@ import torch
 from tunewise.models.encoder import Encoder
 from tunewise.models.precision import bf16_is_fast
 from tunewise.models.tree import shared_tree
+from tunewise.models.writing_base import WritingBase
 
 
 def working_dtype(asked: Literal["auto", "float32", "bfloat16"], base: Encoder) -> torch.dtype:
@@ -31,3 +32,9 @@ def cast_base(base: Encoder, dtype: torch.dtype) -> Encoder:
     cast = copy.copy(base)
     cast.model = shared_tree(base.model, dtype)
     return cast
+
+
+def cast_writer(base: Encoder, dtype: torch.dtype) -> Encoder:
+    """As `cast_base`, with what reads the vocabulary."""
+    assert isinstance(base, WritingBase)
+    return base if base.dtype == dtype else base.over(shared_tree(base.whole, dtype))

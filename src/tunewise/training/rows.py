@@ -3,12 +3,14 @@
 Axes: E rows, L labels.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tunewise.models.encoder import Tokens
+from tunewise.training.batches import Sizes
 
 LEAST_WATCHED, MOST_WATCHED = 100, 300
 TRAIN_ROWS_PER_WATCHED = 8
@@ -24,6 +26,10 @@ class Rows:
 
     tokens: Tokens
     target_E: np.ndarray
+
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        return Sizes.of(self.tokens)
 
     def subset(self, indices: Sequence[int]) -> "Rows":
         return Rows(self.tokens.of_rows(indices), self.target_E[list(indices)])

@@ -6,7 +6,7 @@ Axes: V tokens of the vocabulary, U tokens in use, H hidden, N trainable numbers
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tunewise.models.encoder import Batch, Encoder
 from tunewise.models.tree import shared_tree
+from tunewise.models.writing_base import WritingBase
 from tunewise.seeding import derive
 from tunewise.training.flat import Flat, Group
 from tunewise.training.frozen import LowerBlocks, block_number, blocks_of
@@ -28,10 +29,11 @@ from tunewise.training.population import (
     HeadStart,
     Key,
     head_logits,
+    head_start,
     pooled,
-    split_head,
+    without_head,
 )
-from tunewise.training.precision import master_dtype
+from tunewise.training.precision import cast_writer, master_dtype
 
 
 class UsedEmbedding(nn.Module):
@@ -61,7 +63,7 @@ class FullPopulation:
     def __init__(
         self,
         base: Encoder,
-        head: HeadStart,
+        head: HeadStart | None,
         *,
         used_tokens: np.ndarray,
         dtype: torch.dtype,
@@ -72,7 +74,9 @@ class FullPopulation:
         checkpointing: bool = False,
         lower: LowerBlocks | None = None,
     ) -> None:
-        """`used_tokens`: every token id that will ever be read here, in training and in scoring.
+        """`head`: None where texts are learnt, of a base that writes; its reading of the vocabulary is trained then.
+
+        `used_tokens`: every token id that will ever be read here, in training and in scoring.
 
         The rate of a block is that of the block above times `layer_decay`; the embeddings come below the lowest.
         `checkpointing`: keep only what enters a block, and compute the block again in the backward pass.
@@ -84,42 +88,57 @@ class FullPopulation:
         self.base, self.dtype, self.seed = base, dtype, seed
         self.base_dropout, self.unit_length = base_dropout, unit_length
         self.lower, self.layer_decay = lower, layer_decay
+        self._writes = head is None
+        self._above = base.above if head is None and lower is None and isinstance(base, WritingBase) else ""
+        """What stands before the names of the body's weights, where those of the whole model are trained."""
         self.work_per_token = WORK_FULL + WORK_FORWARD if checkpointing else WORK_FULL
-        self.encoder = copy.copy(base)
         if lower is None:
-            self.encoder.model = self._tree(used_tokens)
-            masters = dict(self.encoder.model.named_parameters())
+            self.encoder, self.tree = self._own_modules(used_tokens, writes=head is None)
+            masters = dict(self.tree.named_parameters())
         else:
-            self.encoder.model = lower.attach(shared_tree(base.model, dtype))
-            upper = tuple(f"{path}." for path, _ in lower.upper(self.encoder.model))
+            self.encoder = copy.copy(base if head is not None else cast_writer(base, dtype))
+            self.encoder.model = self.tree = lower.attach(shared_tree(base.model, dtype))
+            upper = tuple(f"{path}." for path, _ in lower.upper(self.tree))
             masters = {name: own for name, own in base.model.named_parameters() if name.startswith(upper)}
+        self._names = _names_of(self.tree, masters)
         if checkpointing:
             for block in self._trained_blocks():
                 _compute_again(block)
         wide = master_dtype(dtype)
         start = {name: parameter[None].to(wide) for name, parameter in masters.items()}
-        start.update(head.tensors(1, base.info.hidden_size, wide, torch.device(base.device)))
+        start.update(head_start(head, 1, base.info.hidden_size, wide, torch.device(base.device)))
         self.flat = Flat(start, group=self._group)
         self._work_1N: Tensor | None = None
         self._leaves: dict[str, Tensor] = {}
         self._fresh = True
 
-    def _tree(self, used_tokens: np.ndarray) -> nn.Module:
-        model = shared_tree(self.base.model)
-        table = model.get_input_embeddings()  # type: ignore[operator]
-        ids = set(map(int, used_tokens))
-        if table.padding_idx is not None:
-            ids.add(table.padding_idx)
-        ids.add(self.base.pad_id)
-        used_U = torch.tensor(sorted(ids), device=table.weight.device)
-        model.set_input_embeddings(UsedEmbedding(table, used_U))  # type: ignore[operator]
-        self._table_name = next(n for n, m in model.named_modules() if isinstance(m, UsedEmbedding)) + ".weight"
-        self._used_U = used_U
-        return model
+    def _own_modules(self, used_tokens: np.ndarray, *, writes: bool) -> tuple[Encoder, nn.Module]:
+        """The base over modules of its own, and the tree of all that is trained."""
+        if writes:
+            assert isinstance(self.base, WritingBase)
+            tree = shared_tree(self.base.whole)
+            encoder: Encoder = self.base.over(tree)
+        else:
+            tree = shared_tree(self.base.model)
+            encoder = copy.copy(self.base)
+            encoder.model = tree
+        table: nn.Embedding = encoder.model.get_input_embeddings()  # type: ignore[operator]
+        if writes and any(own is table.weight for own in encoder.read_weights):  # type: ignore[attr-defined]
+            # what reads the vocabulary is the same table, so that every row has a gradient in every step
+            self._used_U = torch.arange(table.num_embeddings, device=table.weight.device)
+        else:
+            ids = set(map(int, used_tokens)) | {self.base.pad_id}
+            if table.padding_idx is not None:
+                ids.add(table.padding_idx)
+            self._used_U = torch.tensor(sorted(ids), device=table.weight.device)
+            encoder.model.set_input_embeddings(UsedEmbedding(table, self._used_U))  # type: ignore[operator]
+            table = encoder.model.get_input_embeddings()  # type: ignore[operator]
+        self._table_name = next(name for name, own in tree.named_parameters() if own is table.weight)
+        return encoder, tree
 
     def _trained_blocks(self) -> list[nn.Module]:
         if self.lower is not None:
-            return [block for _, block in self.lower.upper(self.encoder.model)]
+            return [block for _, block in self.lower.upper(self.tree)]
         return list(blocks_of(self.encoder.model)[1])
 
     def _group(self, name: str, tensor: Tensor) -> Group:
@@ -131,7 +150,7 @@ class FullPopulation:
         if self.layer_decay == 1.0 or name in (HEAD_WEIGHT, HEAD_BIAS):
             return 1.0
         path, blocks = blocks_of(self.encoder.model)
-        number = block_number(name, path)
+        number = block_number(name.removeprefix(self._above), path)
         if number is not None:
             return self.layer_decay ** (len(blocks) - 1 - number)
         # what is in no block comes before them, as embeddings of all kinds do, or after them, as a last norm does
@@ -143,12 +162,12 @@ class FullPopulation:
             buffer_1N = self.flat.values_PN
         else:
             buffer_1N = self._work_1N = self.flat.values_PN.to(self.dtype)
-        masters, head_1LH, bias_1L = split_head(self.flat.views(self.flat.values_PN))
-        working = self.flat.views(buffer_1N)
-        for name in masters:
-            self._leaves[name] = _put(self.encoder.model, name, working[name][0], trained=True)
-        for name, tensor in ((HEAD_WEIGHT, head_1LH), (HEAD_BIAS, bias_1L)):
-            self._leaves[name] = tensor[0].detach().requires_grad_()
+        values, working = self.flat.views(self.flat.values_PN), self.flat.views(buffer_1N)
+        for name, tensor in values.items():
+            if name in self._names:
+                self._leaves[name] = _put(self.tree, self._names[name], working[name][0], trained=True)
+            else:
+                self._leaves[name] = tensor[0].detach().requires_grad_()
 
     @property
     def size(self) -> int:
@@ -168,13 +187,14 @@ class FullPopulation:
 
     def vectors(self, batch: Batch, key: Key | None) -> Tensor:
         """[R, H], what the head reads; `key` is None where nothing is random (scoring)."""
+        return pooled(self.encoder, batch, self.hidden(batch, [0], key), unit_length=self.unit_length)
+
+    def hidden(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
         if not self._leaves:
             self._bind()
         if key is None or not self.base_dropout:
-            hidden_STH = self.encoder.forward(batch)
-        else:
-            hidden_STH = self._with_dropout(batch, key)
-        return pooled(self.encoder, batch, hidden_STH, unit_length=self.unit_length)
+            return self.encoder.forward(batch)
+        return self._with_dropout(batch, key)
 
     def _with_dropout(self, batch: Batch, key: Key) -> Tensor:
         """Hidden states with the base's own dropout, whose masks come from (seed, step, first sequence)."""
@@ -207,24 +227,46 @@ class FullPopulation:
         """Drop gradients and working copies; the masters stay, and the next pass takes the rest up again."""
         self._work_1N, self._leaves = None, {}
         self.flat.release()
-        masters, _, _ = split_head(self.flat.views(self.flat.values_PN))
-        for name, tensor in masters.items():
-            _put(self.encoder.model, name, tensor[0], trained=False)
+        for name, tensor in without_head(self.flat.views(self.flat.values_PN)).items():
+            _put(self.tree, self._names[name], tensor[0], trained=False)
 
     def keep(self, indices: Sequence[int]) -> None:
         self.flat.keep(indices)
         self.release()
 
     def export(self, row_N: Tensor) -> dict[str, Tensor]:
-        """Every weight of the base by its own name (the embedding table whole again) and the head."""
+        """Every weight of the base by its own name (the embedding table whole again) and the head.
+
+        Where texts are learnt, names are those of the whole model, with its reading of the vocabulary.
+        """
         tensors = self.flat.member(row_N)
         if self.lower is not None:
-            return {name: own.detach().to(row_N.dtype) for name, own in self.base.model.named_parameters()} | tensors
+            return self._with_lower(tensors, row_N.dtype)
         table: Tensor = self.base.model.get_input_embeddings().weight.detach()  # type: ignore[operator]
-        whole_VH = table.to(row_N.dtype).clone()
-        whole_VH[self._used_U] = tensors[self._table_name].to(whole_VH.dtype)
-        tensors[self._table_name] = whole_VH
+        if len(self._used_U) < len(table):
+            whole_VH = table.to(row_N.dtype).clone()
+            whole_VH[self._used_U] = tensors[self._table_name].to(whole_VH.dtype)
+            tensors[self._table_name] = whole_VH
         return tensors
+
+    def _with_lower(self, tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        tree, above = self.base.model, ""
+        if self._writes:
+            assert isinstance(self.base, WritingBase)
+            tree, above = self.base.whole, self.base.above
+        frozen = {name: own.detach().to(dtype) for name, own in tree.named_parameters()}
+        return frozen | {
+            name if name in (HEAD_WEIGHT, HEAD_BIAS) else above + name: own for name, own in tensors.items()
+        }
+
+
+def _names_of(tree: nn.Module, masters: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """All names in the tree of each parameter: a tied one has several."""
+    places: dict[int, list[str]] = {}
+    for name, own in tree.named_parameters(remove_duplicate=False):
+        places.setdefault(id(own), []).append(name)
+    known = dict(tree.named_parameters())
+    return {name: places[id(known[name])] for name in masters}
 
 
 def _compute_again(block: nn.Module) -> None:
@@ -248,9 +290,10 @@ def _compute_again(block: nn.Module) -> None:
     block.forward = once_more
 
 
-def _put(model: nn.Module, name: str, tensor: Tensor, *, trained: bool) -> nn.Parameter:
-    """Make `tensor` the parameter called `name`, sharing its memory."""
+def _put(model: nn.Module, names: Sequence[str], tensor: Tensor, *, trained: bool) -> nn.Parameter:
+    """Make `tensor` the parameter with these names, sharing its memory."""
     parameter = nn.Parameter(tensor, requires_grad=trained)
-    module, _, last = name.rpartition(".")
-    model.get_submodule(module)._parameters[last] = parameter
+    for name in names:
+        module, _, last = name.rpartition(".")
+        model.get_submodule(module)._parameters[last] = parameter
     return parameter

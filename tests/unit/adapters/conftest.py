@@ -14,6 +14,7 @@ from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.models.tiny_causal import tiny_causal
 from tunewise.models.tree import shared_tree
 from tunewise.training.adapted import StackedPopulation
+from tunewise.training.labels import Labels
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.population import HeadStart, repeated
 from tunewise.training.rows import Rows
@@ -113,7 +114,7 @@ def loop_of(tiny):
         chosen = [MEMBERS[p] for p in members]
         population = StackedPopulation(base, lambda tree: make(tree, chosen), HeadStart(labels=3))
         plan = Plan(epochs=2, batch_size=5, seed=3, evaluations=4)
-        return Loop(population, train, race, plan, [SETTINGS[p] for p in members])
+        return Loop(population, Labels(train, race, 3), plan, [SETTINGS[p] for p in members])
 
     return build
 

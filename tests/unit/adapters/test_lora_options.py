@@ -18,6 +18,7 @@ from tunewise.models.load import load_base
 from tunewise.models.tiny import tiny_encoder
 from tunewise.models.tree import shared_tree
 from tunewise.training.adapted import StackedPopulation
+from tunewise.training.labels import Labels
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.population import HeadStart, split_head
 from tunewise.training.rows import Rows
@@ -214,7 +215,7 @@ def loop_of(base, members=(0,), plan=PLAN, settings=SETTINGS, stacked=MEMBERS, *
         lambda tree: LoraStack(tree, [stacked[p] for p in members], rank=2, targets=targets, **kinds),
         HeadStart(labels=3, weight_LH=np.random.default_rng(0).normal(size=(3, 32)), bias_L=np.zeros(3)),
     )
-    return Loop(population, train, race, plan, [settings[p] for p in members])
+    return Loop(population, Labels(train, race, 3), plan, [settings[p] for p in members])
 
 
 def trained_hidden(loop):

@@ -25,6 +25,7 @@ from tunewise.models.tiny import tiny_encoder
 from tunewise.models.tree import shared_tree
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.training.adapted import StackedPopulation
+from tunewise.training.labels import Labels
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.population import HeadStart
 from tunewise.training.rows import Rows
@@ -260,7 +261,7 @@ def loop(tiny):
             return PrefixStack(model, chosen, length=LENGTH, rate=10.0)
 
         population = StackedPopulation(base, stack, HeadStart(labels=3))
-        return Loop(population, rows, rows, plan, [Settings(learning_rate=1e-3 * (p + 1)) for p in members])
+        return Loop(population, Labels(rows, rows, 3), plan, [Settings(learning_rate=1e-3 * (p + 1)) for p in members])
 
     return build
 

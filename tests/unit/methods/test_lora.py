@@ -186,7 +186,7 @@ def test_a_head_that_starts_at_the_probe_starts_as_good(context, stacked):
 
 
 def test_cost_is_what_training_takes(context, stacked):
-    bench = trained.Bench(context)
+    bench = trained.LabelBench(context)
     exact = context_of(context.base)
     object.__setattr__(exact, "train_tokens", bench.train.tokens.tokens)
     object.__setattr__(exact, "race_tokens", bench.race.tokens.tokens)
@@ -205,7 +205,7 @@ def test_a_few_rows_are_read_on_the_way_and_the_others_once(context, stacked, mo
     bracket.advance(bracket.horizon)
     (loop,) = bracket.loops
     read, score = [], loop.score
-    monkeypatch.setattr(loop, "score", lambda tokens, members: read.append(tokens.rows) or score(tokens, members))
+    monkeypatch.setattr(loop, "score", lambda rows, members: read.append(rows.sizes.rows) or score(rows, members))
     rows = tuple(context.watched(context.race))
     (some,) = bracket.predictions(rows)
     assert (len(some), read) == (6, [])
@@ -256,7 +256,7 @@ def test_a_recorded_layout_is_used_again(context, stacked):
 
 
 def test_choosing_does_not_train(context, stacked):
-    bench = trained.Bench(context)
+    bench = trained.LabelBench(context)
     assert bench.watched.tokens.rows == 15
     bracket = Lora().open(context, [quick(), quick(learning_rate=1e-3)])
     fresh = Lora().open(context, [quick(), quick(learning_rate=1e-3)])

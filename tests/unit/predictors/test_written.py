@@ -15,7 +15,7 @@ from tunewise.models.load import load_base
 from tunewise.models.tiny_causal import tiny_causal
 from tunewise.predictors.files import read_settings, write_settings
 from tunewise.predictors.fixed_text import FixedTextPredictor
-from tunewise.predictors.written import SETTINGS, WrittenPredictor
+from tunewise.predictors.written import WrittenPredictor
 from tunewise.prompts.prompt import Prompt
 from tunewise.types import Example, Message
 
@@ -107,9 +107,9 @@ def test_from_disk_it_writes_the_same(base: Causal, tmp_path: Path) -> None:
     again = WrittenPredictor.load(tmp_path, lambda name: base)
     assert again.decoding == predictor.decoding
     assert [a.text for a in again.predict(ROWS)] == [a.text for a in predictor.predict(ROWS)]
-    settings = read_settings(tmp_path / SETTINGS, {"prompt": dict})
+    settings = read_settings(tmp_path / "written.json", {"prompt": dict})
     settings["prompt"]["lead"] = "\nLong:"
-    write_settings(tmp_path / SETTINGS, settings)
+    write_settings(tmp_path / "written.json", settings)
     with pytest.raises(BundleError, match="the prompt is not the one that was measured"):
         WrittenPredictor.load(tmp_path, lambda name: base)
 

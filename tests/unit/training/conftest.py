@@ -11,6 +11,7 @@ from tunewise.adapters.stack import Member
 from tunewise.models.encoder import Encoder
 from tunewise.models.tree import shared_tree
 from tunewise.training.adapted import StackedPopulation
+from tunewise.training.labels import Labels
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.population import HeadStart
 from tunewise.training.rows import Rows
@@ -93,7 +94,7 @@ def lora_loop(double, train, race):
         population = StackedPopulation(
             base, lambda tree: LoraStack(tree, chosen, rank=2, targets=targets), HeadStart(labels=LABELS)
         )
-        return Loop(population, rows, dev, plan, [SETTINGS[p] for p in members], **options)
+        return Loop(population, Labels(rows, dev, LABELS, **options), plan, [SETTINGS[p] for p in members])
 
     return build
 
@@ -104,6 +105,6 @@ def full_loop(double, train, race):
         population = FullPopulation(
             base, HeadStart(labels=LABELS), used_tokens=used(rows, dev), dtype=dtype, seed=5, **options
         )
-        return Loop(population, rows, dev, plan, [SETTINGS[member]])
+        return Loop(population, Labels(rows, dev, LABELS), plan, [SETTINGS[member]])
 
     return build

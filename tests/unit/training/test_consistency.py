@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tunewise.training.labels import batch_of
 from tunewise.training.loop import Plan
 from tunewise.training.population import Key
 
@@ -52,13 +53,13 @@ def test_the_loss_is_the_one_of_the_paper(lora_loop, train):
     values_PN += torch.randn(values_PN.shape, generator=torch.Generator().manual_seed(0), dtype=values_PN.dtype) * 0.1
     loop.step = 4
     rows = [0, 3, 5, 8]
-    batch = loop._batch(train, rows)
+    batch = batch_of(loop.population, train, rows)
     with torch.no_grad():
         one, two = (
             torch.log_softmax(loop.population.logits(batch, [0], Key(step, np.array(rows)))[0], dim=-1)
             for step in (4, loop.horizon + 4)
         )
-        ours = float(loop._loss_of(batch, rows, [0])[0])
+        ours = float(loop.objective.losses(loop.population, loop._part(rows, [0]))[0])
     expected = 0.0
     for row, (p, q) in zip(rows, zip(one, two, strict=True), strict=True):
         target = int(train.target_E[row])
@@ -75,7 +76,7 @@ def test_class_weights_weigh_the_divergence_too(lora_loop, train):
     values_PN = loop.population.flat.values_PN
     values_PN += torch.randn(values_PN.shape, generator=torch.Generator().manual_seed(0), dtype=values_PN.dtype) * 0.1
     rows = [int(row) for row in np.flatnonzero(train.target_E != 2)[:3]]
-    assert float(loop._loss_of(loop._batch(train, rows), rows, [0])[0].detach()) == 0.0
+    assert float(loop.objective.losses(loop.population, loop._part(rows, [0]))[0].detach()) == 0.0
 
 
 def test_dropout_of_the_base_differs_between_the_passes(full_loop):

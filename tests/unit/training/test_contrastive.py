@@ -21,6 +21,7 @@ from tunewise.training.contrastive import (
     stratified,
     supervised_contrastive_loss,
 )
+from tunewise.training.labels import Labels, batch_of
 from tunewise.training.loop import Plan, Settings
 from tunewise.training.population import HeadStart
 from tunewise.training.rows import Rows
@@ -71,7 +72,9 @@ def build(exact):
             base, HeadStart(labels=LABELS), used_tokens=used, dtype=base.dtype, unit_length=True, **options
         )
         settings = Settings(learning_rate=rate, weight_decay=0.01)
-        return ContrastiveLoop(population, train, race, plan, settings, pairs=pairs or Pairs(), fit_head=fit_head)
+        return ContrastiveLoop(
+            population, Labels(train, race, LABELS), plan, settings, pairs=pairs or Pairs(), fit_head=fit_head
+        )
 
     return loop
 
@@ -226,7 +229,7 @@ def test_the_gradient_is_that_of_all_pairs_of_the_step(build, exact):
     model = shared_tree(exact.model)
     values = loop.population.export(loop.population.flat.values_PN[0])
     parameters = {name: values[name].clone().requires_grad_() for name, _ in model.named_parameters()}
-    batch = loop._batch(loop.train, list(rows))
+    batch = batch_of(loop.population, loop.train, list(rows))
     inputs = {
         "input_ids": batch.input_ids_ST,
         "attention_mask": batch.attention_mask_ST,
@@ -268,9 +271,9 @@ def test_a_head_is_fitted_where_nothing_was_measured_yet(build):
     loop = build()
     loop.advance(1)
     assert loop.members[0].best_step == -1
-    logits_EL = loop.best_logits()[0]
+    logits_EL = loop.best_answers()[0]
     weight_LH, bias_L = plain_head(loop._features(loop.train).numpy(), loop.train.target_E)
-    expected_EL = loop._features(loop.race).numpy() @ weight_LH.T + bias_L
+    expected_EL = loop._features(loop.objective.race).numpy() @ weight_LH.T + bias_L
     np.testing.assert_allclose(logits_EL.numpy(), expected_EL, atol=1e-6)
     np.testing.assert_allclose(loop.export(0)["head.weight"].numpy(), weight_LH, atol=1e-6)
 
@@ -280,7 +283,7 @@ def test_looking_does_not_change_the_course(build):
     straight.advance(straight.horizon)
     for step in range(1, looked.horizon + 1):
         looked.advance(step)
-        looked.best_logits()
+        looked.best_answers()
         looked.export(0)
     assert digest(straight) == digest(looked)
 
@@ -311,7 +314,7 @@ def test_work_counts_each_row_of_a_step_once_and_the_evaluations(build):
     work = loop.advance(loop.horizon)
     trained = sum(int(loop.train_sizes.tokens_E[rows].sum()) for rows in loop.batches)
     assert len(loop.batches) == loop.horizon
-    assert work == 3 * trained + len(loop.points) * (loop.train.tokens.tokens + loop.race.tokens.tokens)
+    assert work == 3 * trained + len(loop.points) * (loop.train.tokens.tokens + loop.objective.race.tokens.tokens)
 
 
 def test_vectors_that_are_no_numbers_end_the_member_and_not_the_run(build):

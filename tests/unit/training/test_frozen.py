@@ -20,6 +20,7 @@ from tunewise.models.tree import shared_tree
 from tunewise.training import frozen
 from tunewise.training.adapted import StackedPopulation
 from tunewise.training.frozen import LowerBlocks, blocks_of
+from tunewise.training.labels import Labels
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.population import HeadStart
 from tunewise.training.rows import Rows
@@ -55,7 +56,7 @@ def lora_loop(base, lower, members=1, dropout=0.0):
         lambda tree: LoraStack(lower.attach(tree), seeds, rank=2, targets=target_layers(tree)),
         HeadStart(labels=3),
     )
-    return Loop(population, rows, rows, PLAN, [Settings(learning_rate=rate) for rate in RATES[:members]])
+    return Loop(population, Labels(rows, rows, 3), PLAN, [Settings(learning_rate=rate) for rate in RATES[:members]])
 
 
 def full_loop(base, lower, **options):
@@ -64,7 +65,7 @@ def full_loop(base, lower, **options):
     population = FullPopulation(
         base, HeadStart(labels=3), used_tokens=used, dtype=torch.float32, lower=lower, **options
     )
-    return Loop(population, rows, rows, PLAN, [Settings(learning_rate=3e-3)])
+    return Loop(population, Labels(rows, rows, 3), PLAN, [Settings(learning_rate=3e-3)])
 
 
 def kept(base, top_layers=2):
@@ -291,7 +292,7 @@ def test_the_work_and_memory_that_are_stated_are_those_of_the_blocks_above(conte
     bracket = method.open(context, [config])
     loop = bracket.loops[0]
     loop.plan = dataclasses.replace(loop.plan, patience=99)
-    tokens, race = loop.train.tokens.tokens, loop.race.tokens.tokens
+    tokens, race = loop.objective.train.tokens.tokens, loop.objective.race.tokens.tokens
     exact = dataclasses.replace(context, train_tokens=tokens, race_tokens=race, seconds_per_work=0.5)
     cost = method.cost(exact, config)
     spent = bracket.advance(bracket.horizon)

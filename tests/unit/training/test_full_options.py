@@ -14,6 +14,7 @@ from tunewise.models.load import load_base
 from tunewise.models.tiny import ARCHITECTURES, tiny_encoder
 from tunewise.models.tree import shared_tree
 from tunewise.training.frozen import LowerBlocks, blocks_of
+from tunewise.training.labels import Labels, batch_of
 from tunewise.training.loop import Loop, Plan, Settings
 from tunewise.training.population import HeadStart
 from tunewise.training.rows import Rows
@@ -44,7 +45,7 @@ def loop_of(base, learning_rate=1e-3, weight_decay=0.0, **options):
         base, head, used_tokens=np.unique(np.concatenate(rows.tokens.ids)), dtype=base.dtype, seed=5, **options
     )
     settings = Settings(learning_rate=learning_rate, weight_decay=weight_decay, warmup_share=0.0)
-    return Loop(population, rows, rows, PLAN, [settings])
+    return Loop(population, Labels(rows, rows, 3), PLAN, [settings])
 
 
 def gradients(loop):
@@ -119,7 +120,7 @@ def test_checkpointing_keeps_less_for_the_backward_pass(base):
     kept = {}
     for checkpointing in (False, True):
         loop, sizes = loop_of(base, checkpointing=checkpointing), []
-        batch = loop._batch(loop.train, [0, 1, 2, 3])
+        batch = batch_of(loop.population, loop.objective.train, [0, 1, 2, 3])
 
         def note(tensor, sizes=sizes):
             sizes.append(tensor.nbytes)
@@ -182,7 +183,9 @@ def test_the_work_that_is_stated_is_spent(context, options):
     bracket = Full().open(context, [quick(**options)])
     loop = bracket.loops[0]
     loop.plan = dataclasses.replace(loop.plan, patience=99)
-    exact = dataclasses.replace(context, train_tokens=loop.train.tokens.tokens, race_tokens=loop.race.tokens.tokens)
+    exact = dataclasses.replace(
+        context, train_tokens=loop.objective.train.tokens.tokens, race_tokens=loop.objective.race.tokens.tokens
+    )
     cost = Full().cost(exact, quick(**options))
     assert bracket.advance(bracket.horizon) == pytest.approx(cost.work, abs=20)
     assert cost.trainable_parameters == pytest.approx(bracket.trainable_parameters(0), rel=0.1)
@@ -221,7 +224,9 @@ def test_bfloat16_trains_the_last_blocks_in_bfloat16_from_masters_in_float32(ber
     )
     start = population.export(population.flat.values_PN[0])
     assert all(torch.equal(start[name], own) for name, own in bert.model.named_parameters())
-    loop = Loop(population, rows, rows, Plan(epochs=20, batch_size=4, seed=3), [Settings(learning_rate=3e-3)])
+    loop = Loop(
+        population, Labels(rows, rows, 3), Plan(epochs=20, batch_size=4, seed=3), [Settings(learning_rate=3e-3)]
+    )
     loop.advance(loop.horizon)
     losses = loop.curve(0).train_losses
     assert losses[-1] < 0.8 * losses[0]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from tunewise.training.label_loss import label_divergence, label_losses, smoothed
-from tunewise.training.loop import Plan, _sequences
+from tunewise.training.labels import batch_of, sequences_of
+from tunewise.training.loop import Plan
 from tunewise.training.population import Key
 from tunewise.training.rows import Rows
 from tunewise.training.stopping import TEMPERATURES, dev_losses
@@ -51,10 +52,10 @@ def test_the_loss_of_a_step_is_the_mean_over_rows_and_labels(lora_loop, train, r
     rows = np.arange(6)
     (loss,) = loop._gradients(rows, [0])
     grad_PN = loop.population.flat.grads_PN.clone()
-    batch = loop._batch(loop.train, list(rows))
+    batch = batch_of(loop.population, loop.objective.train, list(rows))
     logits_ARL = loop.population.logits(batch, [0], None).detach()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits_ARL[0], torch.as_tensor(loop.train.target_E[rows]).to(logits_ARL)
+        logits_ARL[0], torch.as_tensor(loop.objective.train.target_E[rows]).to(logits_ARL)
     )
     assert loss == pytest.approx(float(expected))
     assert float(grad_PN.abs().sum()) > 0
@@ -68,7 +69,7 @@ def test_a_member_among_others_equals_itself_alone(lora_loop, train, race, plan)
     together, alone = (lora_loop(members, plan=plan, rows=rows, dev=dev) for members in ([0, 2, 5], [2]))
     for loop in (together, alone):
         loop.advance(loop.horizon)
-    torch.testing.assert_close(together.best_logits_PEL[1], alone.best_logits_PEL[0], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(together.best_answers_PEK[1], alone.best_answers_PEK[0], rtol=1e-6, atol=1e-7)
     assert together.curve(1).dev_losses == pytest.approx(alone.curve(0).dev_losses, rel=1e-6)
 
 
@@ -77,9 +78,12 @@ def test_passes_with_different_dropout_are_pulled_together_label_by_label(lora_l
     loop = lora_loop([1], plan=plan, rows=marked(train), dev=marked(race))
     loop.advance(6)
     run = [0, 3, 4, 9]
-    batch, wanted = loop._batch(loop.train, run), torch.as_tensor(loop.train.target_E[run])
-    (loss,) = loop._loss_of(batch, run, [0]).tolist()
-    sequences = _sequences(loop.train.tokens, run)
+    batch, wanted = (
+        batch_of(loop.population, loop.objective.train, run),
+        torch.as_tensor(loop.objective.train.target_E[run]),
+    )
+    (loss,) = loop.objective.losses(loop.population, loop._part(run, [0])).tolist()
+    sequences = sequences_of(loop.objective.train.tokens, run)
     one, other = (
         loop.population.logits(batch, [0], Key(step, sequences)).detach()
         for step in (loop.step, loop.horizon + loop.step)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tunewise.models.tree import shared_tree
+from tunewise.training.labels import batch_of
 from tunewise.training.loop import Plan, Settings
 from tunewise.training.rows import Rows
 from tunewise.training.stopping import Course
@@ -166,7 +167,7 @@ def test_full_equals_plain_adamw_on_the_whole_model(full_loop, double, train):
     for step in range(loop.horizon):
         loop.step = step
         rows = loop._rows_of_step()
-        batch = loop._batch(train, list(rows))
+        batch = batch_of(loop.population, train, list(rows))
         hidden = model(
             input_ids=batch.input_ids_ST,
             attention_mask=batch.attention_mask_ST,

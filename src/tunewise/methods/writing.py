@@ -1,0 +1,183 @@
+"""What trained rungs do where texts are to be written: learn the answers after the prompts that they will be asked.
+
+Prompts, their fit to the base's window and what is foreseen are those of the predictor that answers in the end, so that
+what is learnt, measured and served is the same.
+
+Axes: E race rows, K numbers remembered of a row.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tunewise.adapters.stack import Form
+from tunewise.errors import ConfigError, DataError, ModelError, PromptError
+from tunewise.methods.asking import SAMPLED, PromptConfig, decoding_of, prompt_of
+from tunewise.methods.base import Context
+from tunewise.methods.trained import Bench, Finished, LabelBench, TrainedConfig, nothing_to_learn
+from tunewise.models.encoder import Encoder
+from tunewise.models.prefix_tree import Request
+from tunewise.models.writing_base import WritingBase
+from tunewise.predictors.adapted_writer import AdaptedWriter
+from tunewise.predictors.base import Predictor
+from tunewise.predictors.written import WrittenPredictor
+from tunewise.training.precision import cast_writer
+from tunewise.training.texts import Texts, Writing
+from tunewise.types import Prediction
+
+OF_NO_USE = {"consistency": 0.0, "class_weights": "none", "head_init": "probe"}
+"""Settings that are about labels, and the value each keeps where texts are written."""
+
+
+def bench_for(context: Context, config: TrainedConfig, *, reserved: int = 0) -> Bench:
+    """What the loops of candidates that read the same share; `reserved`: positions that a soft prompt takes."""
+    if context.task.kind == "generate":
+        return WritingBench(context, config, reserved=reserved)
+    return LabelBench(context, reserved=reserved)
+
+
+def cannot_learn(rung: str, context: Context) -> str | None:
+    """Why nothing can be trained on these rows with this base, or None."""
+    if context.task.kind != "generate":
+        return nothing_to_learn(rung, context)
+    base = context.base
+    if not isinstance(base, WritingBase):
+        return f"{rung}: {base.info.name} writes nothing; texts are written by causal bases"
+    if not base.end_ids:
+        return f"{rung}: {base.info.name} has no token that ends a text, so it cannot learn where an answer ends"
+    try:
+        few = _asked(context, PromptConfig()).requests(context.fold.train[:SAMPLED])
+    except (PromptError, ModelError) as error:
+        return str(error)
+    if not any(_can_be_learnt(base, request) for request in few):
+        return f"{rung}: of the first {len(few)} training rows none has an answer that fits the base"
+    return None
+
+
+def as_read(context: Context) -> Context:
+    """The context with as many tokens as there are where rows are prompts with their answers, by a sample."""
+    base, fold = context.base, context.fold
+    if context.task.kind != "generate" or not isinstance(base, WritingBase) or not fold.train:
+        return context
+    few = fold.train[:SAMPLED]
+    try:
+        asked = _asked(context, PromptConfig())
+        read = sum(len(request.read) for request in asked.requests(few) if request is not None) / len(few)
+        answered = asked.tokens(few) / len(few)
+    except (PromptError, ModelError):
+        return context  # the rungs say why
+    return dataclasses.replace(
+        context,
+        train_tokens=round(read * len(fold.train)),
+        race_tokens=round(read * len(fold.race)),
+        answering_tokens=round(answered * len(fold.race)),
+    )
+
+
+class WritingBench(Bench):
+    """Rows as prompts with their answers."""
+
+    train: Texts
+    race: Texts
+    watched: Texts
+
+    def __init__(self, context: Context, config: TrainedConfig, *, reserved: int = 0) -> None:
+        """As for every bench.
+
+        Raises:
+            ConfigError: the config has a setting that is about labels.
+            DataError: no training row has an answer that can be learnt.
+        """
+        super().__init__(context, reserved=reserved)
+        for name, only in OF_NO_USE.items():
+            if getattr(config, name) != only:
+                raise ConfigError(
+                    f"{config.rung}: `{name}` is about labels, and here texts are written; got "
+                    f"{getattr(config, name)!r}. Leave it at {only!r}."
+                )
+        self.rung, self.said = config.rung, config.prompt or PromptConfig()
+        assert isinstance(self.base, WritingBase)
+        asked = _asked(context, self.said, self.base)
+        found = asked.requests(context.fold.train)
+        self._given = asked.given.said(len(found))
+        usable = [request for request in found if _can_be_learnt(self.base, request)]
+        self._left_out = len(found) - len(usable)
+        if not usable:
+            raise DataError(
+                f"{self.rung}: none of the {len(found):,} training rows has an answer that can be learnt: each is "
+                f"longer than the room after its prompt ({self.base.info.max_tokens:,} tokens in all), or has no "
+                "tokens of its own. Use a base with a longer limit, or shorter answers."
+            )
+        self.train = Texts(self.base, tuple(usable))
+        self.race = Texts(self.base, tuple(asked.requests(context.fold.race) if context.fold.race else ()))
+        self.watched = self.race.subset(context.watched(context.fold.race))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        said = [] if self._given is None else [f"{self.rung}: {self._given}"]
+        if self._left_out:
+            said.append(
+                f"{self.rung}: {self._left_out:,} training rows are not learnt from: their answers are longer than the "
+                "room after their prompts, or have no tokens of their own."
+            )
+        return tuple(said)
+
+    def objective(self, config: TrainedConfig) -> Writing:
+        return Writing(self.train, self.watched)
+
+    def working(self, dtype: torch.dtype) -> Encoder:
+        return cast_writer(self.context.base, dtype)
+
+    def head(self, config: TrainedConfig) -> None:
+        return None
+
+    def unit_length(self, config: TrainedConfig) -> bool:
+        return False
+
+    def predictor(
+        self, config: TrainedConfig, tensors: Mapping[str, Tensor], finished: Finished | None = None
+    ) -> AdaptedWriter:
+        adapter: Form | None = None
+        if finished is not None:
+            tensors, adapter = finished(tensors)
+        return AdaptedWriter(
+            base=self.context.base,
+            policy=self.context.task.truncation,
+            prompt=prompt_of(self.context, self.said),
+            decoding=decoding_of(self.context),
+            tensors=tensors,
+            adapter=adapter,
+        )
+
+    def losses(self, answers_EK: Tensor, rows: Sequence[int]) -> np.ndarray:
+        """Negative log-probability of each row's answer by token; NaN where it does not fit the base."""
+        wanted_E = np.maximum(1, self.race.wanted_E[list(rows)])
+        loss_E: np.ndarray = answers_EK[:, 0].numpy() / wanted_E
+        return loss_E
+
+    def predictions(
+        self, answers: Callable[[], Tensor], predictor: Callable[[], Predictor], rows: Sequence[int]
+    ) -> list[Prediction]:
+        race = self.context.fold.race
+        return predictor().predict([race[row] for row in rows])
+
+
+def _asked(context: Context, config: PromptConfig, base: WritingBase | None = None) -> WrittenPredictor:
+    """What asks the frozen base by the prompts that are learnt."""
+    return WrittenPredictor(
+        base=context.base if base is None else base,
+        policy=context.task.truncation,
+        prompt=prompt_of(context, config),
+        decoding=decoding_of(context),
+    )
+
+
+def _can_be_learnt(base: WritingBase, request: Request | None) -> bool:
+    """Whether an answer fits and says something: beside its end, a token that is no control token."""
+    if request is None:
+        return False
+    special = set(base.tokenizer.all_special_ids)
+    return any(int(token) not in special for token in request.continuation)
