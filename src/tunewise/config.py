@@ -74,6 +74,8 @@ class PromptTask:
     """A PromptSource file, in the place of `template`."""
     name: str | None = None
     """Of the file's template; None: the only one."""
+    format: Literal["auto", "plain", "chat"] = "auto"
+    """`chat`: as turns, by the base's chat template; `auto`: so where the base has one."""
     answers: Mapping[str, str] = field(default_factory=dict)
     """For each label, which of the template's answers is meant; found where labels are numbers or answers' names."""
 

@@ -14,17 +14,21 @@ from tunewise.errors import ConfigError, ModelError, PromptError
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters
 from tunewise.models.answers import scorer_of
 from tunewise.models.asked import Asked
+from tunewise.models.causal import Causal
 from tunewise.models.encoder import Encoder
 from tunewise.models.generate import Decoding
+from tunewise.models.masked import Masked
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.neighbours import Neighbours
 from tunewise.predictors.prompted import Calibration, Length, PromptedPredictor
 from tunewise.predictors.written import WrittenPredictor
+from tunewise.prompts.chat import ChatTemplate, control_tokens
 from tunewise.prompts.gap import FIELD as MASK_FIELD
 from tunewise.prompts.labels import LabelWords
 from tunewise.prompts.prompt import Demonstration, Prompt, shown_fields
 from tunewise.prompts.sourced import named_template, source_of_labels, source_of_texts
 from tunewise.prompts.template import Template
+from tunewise.prompts.turns import Turns
 from tunewise.types import Cost, Example
 
 SAMPLED_TARGETS = 500
@@ -156,6 +160,11 @@ def prompt_of(context: Context, config: PromptConfig, shown: Sequence[Demonstrat
         PromptError: as `task_prompt`.
     """
     said = task_prompt(context.task, context.labels, context.fold.train)
+    turns = turns_for(context.task, context.base)
+    if turns is not None:
+        said = dataclasses.replace(said, turns=turns, lead=context.task.prompt.lead or "")
+    if not isinstance(context.base, Masked):
+        said = dataclasses.replace(said, control_tokens=control_tokens(context.base.tokenizer))
     if config.template is not None:
         said = dataclasses.replace(said, template=config.template, source=None)
     lead = said.lead if config.lead is None else config.lead
@@ -186,13 +195,62 @@ def task_prompt(task: Task, labels: Sequence[str], rows: Sequence[Example]) -> P
     return Prompt(instruction=instruction, source=source, lead=asked.lead or "", words=words)
 
 
+def turns_for(task: Task, base: Encoder) -> Turns | None:
+    """What the base's chat template writes around turns; None where prompts are plain texts.
+
+    Raises:
+        PromptError: the task wants a chat, and the base has no chat template, or one that prompts cannot be made by.
+    """
+    wanted = task.prompt.format
+    if wanted == "plain" or (wanted == "auto" and why_plain(base) is not None):
+        return None
+    return _turns_of(base)
+
+
+def rendering_note(task: Task, base: Encoder) -> str | None:
+    """Whether prompts for this base are written by its chat template, in a sentence; None where it has none.
+
+    Raises:
+        PromptError: as `turns_for`.
+    """
+    if not isinstance(base, Asked) or not base.writes or task.prompt.format == "plain":
+        return None
+    if turns_for(task, base) is not None:
+        return (
+            f"{base.info.name}: prompts are turns, by its chat template; `prompt: {{format: plain}}` makes them texts."
+        )
+    if getattr(base.tokenizer, "chat_template", None):
+        return f"{why_plain(base)} Prompts are plain texts here."
+    return None
+
+
+def why_plain(base: Encoder) -> str | None:
+    """Why prompts for a base are not written by a chat template where nothing is said about it; None: they are."""
+    try:
+        _turns_of(base)
+    except PromptError as error:
+        return str(error)
+    return None
+
+
+def _turns_of(base: Encoder) -> Turns:
+    found = vars(base).get("_turns")
+    if found is None:
+        if not isinstance(base, Causal):
+            raise PromptError(f"prompt: {base.info.name} does not converse. Use `format: plain`.")
+        found = Turns.of(ChatTemplate.from_tokenizer(base.tokenizer, name=base.info.name))
+        base._turns = found  # type: ignore[attr-defined]
+    assert isinstance(found, Turns)
+    return found
+
+
 def check_prompt(task: Task, labels: Sequence[str], rows: Sequence[Example], *, several: bool) -> Prompt | None:
     """The task's prompt where it says something of its own, tried on some rows; None where it says nothing.
 
     Raises:
         PromptError: it cannot be read, or a row lacks a field that it reads.
     """
-    if task.prompt == PromptTask() or several:
+    if task.prompt in (PromptTask(), PromptTask(format=task.prompt.format)) or several:
         return None
     said = task_prompt(task, labels, rows)
     if said.template is not None:
@@ -271,7 +329,9 @@ def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPre
     if context.fold.race:
         first = make(configs[0])
         first.tokens(context.fold.race)
-        said = (first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note)
+        found = first.prompt.control_tokens_in(context.fold.race)
+        broken = f"{found:,} control tokens in what rows say were broken up by a space." if found else None
+        said = (first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note, broken)
         bracket.said = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
     return bracket
 

@@ -128,7 +128,7 @@ class _AskingBench(LabelBench):
         base = self.context.base
         assert isinstance(base, Causal)
         # a word may begin otherwise after a text than alone
-        lead = self._prompt.lead
+        lead = self._prompt.before_answer
         answers = [lead + self._prompt.answer(self._prompt.words[label]) for label in self.context.labels]
         before, *after = base.text_ids([lead, *answers])
         first = [ids[min(common_start(before, ids), len(ids) - 1)] for ids in after]

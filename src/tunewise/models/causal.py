@@ -69,6 +69,22 @@ class Causal(WritingBase):
         ).last_hidden_state
         return hidden_STH
 
+    def in_chat(self, end: str | None) -> Self:
+        """The base as it reads what a chat template wrote, which begins and ends texts itself; the same each time.
+
+        `end`: the token that ends a turn of the assistant.
+        """
+        views: dict[str | None, Self] = vars(self).setdefault("_views", {})
+        found = views.get(end)
+        # a copy of a base brings the views of the original along
+        if found is None or found.body is not self.body:
+            found = views[end] = copy.copy(self)
+            found.start_ids = ()
+            if end is not None:
+                found.end_ids = tuple(dict.fromkeys([self.text_ids([end])[0][-1], *self.end_ids]))
+                found.label_end = end
+        return found
+
     def output_rows(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Float32 rows [tokens, H] and biases [tokens] of the layer that reads the vocabulary off hidden states."""
         layer: Any = self.whole.get_output_embeddings()  # type: ignore[operator]

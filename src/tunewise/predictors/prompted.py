@@ -5,7 +5,7 @@ Axes: E examples, L labels.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
@@ -15,6 +15,7 @@ from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError, PromptError
 from tunewise.models.answers import scorer_of
 from tunewise.models.asked import Asked
+from tunewise.models.causal import Causal
 from tunewise.models.encoder import Encoder
 from tunewise.models.masked import Masked
 from tunewise.models.prefix_tree import Request
@@ -24,6 +25,7 @@ from tunewise.predictors.files import read_settings, write_settings
 from tunewise.predictors.head import Features, vectors
 from tunewise.predictors.neighbours import Neighbours, texts_of
 from tunewise.predictors.several import Thresholds, from_logits
+from tunewise.prompts.conversed import ChatPrompt
 from tunewise.prompts.gap import GapPrompt
 from tunewise.prompts.labels import LabelWords
 from tunewise.prompts.prompt import Demonstration, Part, Prompt, joined
@@ -42,7 +44,33 @@ SAYS_NOTHING = ("N/A", "[MASK]", "")
 
 def said_to(base: Asked, prompt: Prompt) -> Prompt:
     """The prompt in the form that this base answers: with a gap, where it fills gaps."""
+    if prompt.turns is not None:
+        return ChatPrompt.of(prompt)
     return GapPrompt.of(prompt) if isinstance(base, Masked) else prompt
+
+
+def reading(base: Asked, prompt: Prompt) -> Asked:
+    """The base as it reads this prompt.
+
+    Raises:
+        PromptError: the prompt is a conversation, and the base does not converse.
+    """
+    if prompt.turns is None:
+        return base
+    if not isinstance(base, Causal):
+        raise PromptError(f"prompt: {base.info.name} does not converse. Use `format: plain`.")
+    return base.in_chat(prompt.turns.end)
+
+
+def check_turns(prompt: Prompt, base: Encoder, name: str) -> None:
+    """Raises BundleError where the prompt was made by another chat template than the base has."""
+    template = getattr(base.tokenizer, "chat_template", None)
+    template = template.get("default") if isinstance(template, Mapping) else template
+    if prompt.turns is not None and template != prompt.turns.source:
+        raise BundleError(
+            f"{name}: its prompts were written by a chat template that {base.info.name} does not have any more. Use "
+            "the tokenizer that it was measured with."
+        )
 
 
 def fitted_prompts(
@@ -83,9 +111,11 @@ class _Shorter:
         """The row's part of the prompt with about so many tokens less; None where nothing is left to cut."""
         turns = [turn for turn in self.row.messages if turn.role != "system"]
         if len(turns) > 1:
+            # up to the next turn of the user, so that what is left begins with one
+            users = [i for i, turn in enumerate(self.row.messages) if turn.role == "user"]
             oldest = next(i for i, turn in enumerate(self.row.messages) if turn.role != "system")
-            left = (*self.row.messages[:oldest], *self.row.messages[oldest + 1 :])
-            self.row = dataclasses.replace(self.row, messages=left)
+            left = next((i for i in users if i > oldest), len(self.row.messages) - 1)
+            self.row = dataclasses.replace(self.row, messages=(*self.row.messages[:oldest], *self.row.messages[left:]))
         elif not self._cut(tokens):
             return None
         (parts,) = dataclasses.replace(self.prompt, demonstrations=()).parts([self.row])
@@ -109,6 +139,7 @@ class _Shorter:
 
 def prompt_tokens(base: Asked, prompt: Prompt, examples: Sequence[Example], policy: Truncation) -> Tokens:
     """What the base reads before it answers, one sequence a row; no longer than its limit."""
+    base = reading(base, prompt)
     parts, given = fitted_prompts(base, prompt, examples, policy, base.room(0))
     ids = base.prompt_ids([joined(each) for each in parts])
     return Tokens(ids=ids, types=None, row_S=np.arange(len(ids)), rows=len(ids), cut_tokens=given.input_tokens)
@@ -159,13 +190,14 @@ class PromptedPredictor:
             PromptError: a label has no words, or words that the base cannot read or tell from another's, or each row
                 needs a prior of its own.
         """
+        self.base: Encoder | None = base
         if not isinstance(base, Asked):
             raise ModelError(f"prompted: {base.info.name} gives no probabilities of words. Use a causal base.")
         missing = [label for label in labels if label not in prompt.words]
         if missing:
             raise PromptError(f"prompted: the prompt has no words for the label '{missing[0]}'. Give it some.")
+        self._asked = base = reading(base, prompt)
         LabelWords(prompt.words).notes(lambda words: base.text_ids([prompt.answer(words)])[0])  # refuses what is none
-        self.base: Encoder | None = base
         self.labels, self.policy, self.prompt = labels, policy, prompt
         self.length: Length = length
         self.calibration: Calibration = calibration
@@ -176,7 +208,8 @@ class PromptedPredictor:
                 "prompted: `calibration: contextual` needs the same prompt for all rows, and each has other "
                 "neighbours. Use 'none' or 'domain'."
             )
-        if calibration == "domain" and not prompt.lead.strip() and not len(base.prompt_ids([""])[0]):
+        leads = len(base.prompt_ids([""])[0]) or prompt.turns is not None or prompt.lead.strip()
+        if calibration == "domain" and not leads:
             raise PromptError(
                 f"prompted: `calibration: domain` needs something that leads to the answer, and {base.info.name} "
                 "begins no text by itself. Use a `lead` or another calibration."
@@ -224,11 +257,6 @@ class PromptedPredictor:
         longest = max(len(ids) for ids in base.text_ids(self._answers))
         found, self.given = fitted_prompts(base, self.prompt, examples, self.policy, base.room(longest), shown)
         return found
-
-    @property
-    def _asked(self) -> Asked:
-        assert isinstance(self.base, Asked)
-        return self.base
 
     @property
     def _answers(self) -> list[str]:
@@ -290,6 +318,7 @@ class PromptedPredictor:
         if prompt.digest != settings["digest"]:
             raise BundleError(f"{SETTINGS}: the prompt is not the one that was measured. Copy the bundle again.")
         base = bases(settings["base"])
+        check_turns(prompt, base, SETTINGS)
         return cls(
             base=base,
             neighbours=Neighbours.load(folder, base.info.hidden_size),

@@ -18,7 +18,15 @@ from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
 from tunewise.predictors.head import Features
 from tunewise.predictors.neighbours import Neighbours
-from tunewise.predictors.prompted import Token, fitted_prompts, shown_before, tokens_of, with_evidence
+from tunewise.predictors.prompted import (
+    Token,
+    check_turns,
+    fitted_prompts,
+    reading,
+    shown_before,
+    tokens_of,
+    with_evidence,
+)
 from tunewise.predictors.several import Thresholds
 from tunewise.prompts.prompt import Demonstration, Part, Prompt, joined
 from tunewise.prompts.window import Given
@@ -53,14 +61,14 @@ class WrittenPredictor:
         """
         if not isinstance(base, Asked) or not base.writes:
             raise ModelError(f"written: {base.info.name} writes nothing. Use a causal base.")
+        self.base: Encoder | None = base
+        self._asked = base = reading(base, prompt)
         self.room = base.room(decoding.max_new_tokens)
         if self.room < 1:
             raise ModelError(
                 f"written: answers of {decoding.max_new_tokens:,} tokens leave no room for a prompt: {base.info.name} "
                 f"has {base.info.max_tokens:,} in all. Ask for shorter answers, or use a base with a longer limit."
             )
-        self.base: Encoder | None = base
-        self._asked = base
         self.policy, self.prompt, self.decoding = policy, prompt, decoding
         self.neighbours, self.features = neighbours, features
         self.thresholds: Thresholds = None
@@ -179,4 +187,5 @@ class WrittenPredictor:
         if prompt.digest != settings["digest"]:
             raise BundleError(f"{name}: the prompt is not the one that was measured. Copy the bundle again.")
         base = bases(settings["base"])
+        check_turns(prompt, base, name)
         return {"base": base, "policy": settings["policy"], "prompt": prompt, "decoding": decoding}

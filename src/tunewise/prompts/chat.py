@@ -115,12 +115,11 @@ class ChatTemplate:
                 f"{name}: the base has no chat template, so it was not trained to converse. Render its prompts "
                 "plainly, with a template that reads the fields of a row."
             )
-        added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
         return cls(
             source=source,
             name=name,
             special_tokens={key: str(token) for key, token in tokenizer.special_tokens_map.items()},
-            control_tokens=tuple(dict.fromkeys([*tokenizer.all_special_tokens, *added])),
+            control_tokens=control_tokens(tokenizer),
             now=now,
         )
 
@@ -128,6 +127,12 @@ class ChatTemplate:
     def marks_generation(self) -> bool:
         """Whether the template itself says what the assistant writes, by `{% generation %}`."""
         return GENERATION.search(self.source) is not None
+
+
+def control_tokens(tokenizer: Any) -> tuple[str, ...]:
+    """Texts that a transformers tokenizer reads as one token of its own, and that are no words."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return tuple(dict.fromkeys([*tokenizer.all_special_tokens, *added]))
 
 
 def render_chats(

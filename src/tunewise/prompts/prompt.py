@@ -1,5 +1,6 @@
 """A row as a base is asked about it: instruction, rows with their answers, the row itself, what leads to its answer."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -7,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self
 
 from tunewise.errors import PromptError
+from tunewise.prompts.chat import neutralise
 from tunewise.prompts.row import AnyRow, Row
 from tunewise.prompts.sourced import Source
 from tunewise.prompts.template import Template, render_many
+from tunewise.prompts.turns import Turns
 from tunewise.types import Example, Message
 
 PartKind = Literal["instruction", "demonstration", "input", "lead"]
@@ -45,6 +48,10 @@ class Prompt:
     demonstrations: tuple[Demonstration, ...] = ()
     words: Mapping[str, str] = field(default_factory=dict)
     """What is said for each label; empty where texts are written."""
+    turns: Turns | None = None
+    """By which the prompt is a conversation; None: it is a plain text. `ChatPrompt` says how."""
+    control_tokens: tuple[str, ...] = ()
+    """Texts that the base reads as one token of its own; in what rows say they are broken up."""
 
     @property
     def digest(self) -> str:
@@ -60,13 +67,21 @@ class Prompt:
             "lead": self.lead,
             "demonstrations": [{"fields": dict(d.fields), "answer": d.answer} for d in self.demonstrations],
             "words": dict(self.words),
+            "turns": None if self.turns is None else self.turns.plain(),
+            "control_tokens": list(self.control_tokens),
         }
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
         shown = tuple(Demonstration(dict(d["fields"]), str(d["answer"])) for d in plain["demonstrations"])
-        source = None if plain["source"] is None else Source(**plain["source"])
-        return cls(**{**plain, "demonstrations": shown, "words": dict(plain["words"]), "source": source})
+        made: dict[str, Any] = {
+            "demonstrations": shown,
+            "words": dict(plain["words"]),
+            "source": None if plain["source"] is None else Source(**plain["source"]),
+            "turns": None if plain["turns"] is None else Turns(**plain["turns"]),
+            "control_tokens": tuple(plain["control_tokens"]),
+        }
+        return cls(**{**plain, **made})
 
     def parts(
         self, rows: Sequence[AnyRow], shown: Sequence[Sequence[Demonstration]] | None = None
@@ -80,13 +95,10 @@ class Prompt:
         """
         if shown is None:
             shown = [self.demonstrations] * len(rows)
-        # rows that are shown often are rendered once
-        different = {id(each): each for own in shown for each in own}
-        blocks = self._blocks(
-            [*(Row(f"demonstration {i}", each.fields) for i, each in enumerate(different.values(), 1)), *rows]
-        )
+        different, to_render = different_rows(shown)
+        blocks = self._blocks([*to_render, *rows])
         part_of = {
-            key: Part("demonstration", f"{block}{self.lead}{self.answer(each.answer)}{BETWEEN}")
+            key: Part("demonstration", f"{block}{self.lead}{self.answer(self.neutral(each.answer))}{BETWEEN}")
             for (key, each), block in zip(different.items(), blocks, strict=False)
         }
         before = [Part("instruction", self.instruction + BETWEEN)] if self.instruction else []
@@ -97,25 +109,57 @@ class Prompt:
 
     def answer(self, text: str) -> str:
         """What follows the prompt where this is the answer."""
-        return f" {text}"
+        return f" {text}" if self.turns is None else self.turns.answer_start + text
 
     def completed(self, text: str, answer: str) -> str:
         """A prompt's text with this answer where it belongs."""
         return text + self.answer(answer)
 
     @property
+    def before_answer(self) -> str:
+        """What stands directly before an answer."""
+        return self.lead if self.turns is None else self.turns.opening
+
+    @property
     def lead_alone(self) -> str:
         """What leads to the answer, as it would begin a text."""
         return self.lead.lstrip()
 
+    def neutral(self, text: str) -> str:
+        """The text with control tokens broken up: whoever wrote a row does not speak for the base."""
+        return neutralise(text, self.control_tokens)[0]
+
+    def control_tokens_in(self, rows: Sequence[Example]) -> int:
+        """How many control tokens these rows hold, which are broken up."""
+        texts = [text for row in rows for text in (*row.texts, *(turn.content for turn in row.messages[:-1]))]
+        return sum(neutralise(text, self.control_tokens)[1] for text in texts)
+
+    def _neutral(self, row: AnyRow) -> AnyRow:
+        if isinstance(row, Example) and row.messages:
+            messages = tuple(dataclasses.replace(turn, content=self.neutral(turn.content)) for turn in row.messages)
+            row = dataclasses.replace(row, messages=messages)
+        fields = {name: self.neutral(text) if isinstance(text, str) else text for name, text in row.fields.items()}
+        return dataclasses.replace(row, fields=fields)
+
     def _blocks(self, rows: Sequence[AnyRow]) -> list[str]:
+        if self.control_tokens:
+            rows = [self._neutral(row) for row in rows]
         if self.source is not None:
             fields = self.source.reads
             return self.source.blocks([_to_render(row, fields) for row in rows])
         if self.template is not None:
             template = Template(self.template, name="prompt")
             return render_many(template, [_to_render(row, template.fields) for row in rows])
-        return [_listed(row) for row in rows]
+        return [self._listed(row) for row in rows]
+
+    def _listed(self, row: AnyRow) -> str:
+        return _listed(row)
+
+
+def different_rows(shown: Sequence[Sequence[Demonstration]]) -> tuple[dict[int, Demonstration], list[Row]]:
+    """Of rows that are shown, often to many, each once, by its identity; and as rows to render."""
+    different = {id(each): each for own in shown for each in own}
+    return different, [Row(f"demonstration {i}", each.fields) for i, each in enumerate(different.values(), 1)]
 
 
 def _to_render(row: AnyRow, fields: Collection[str]) -> AnyRow:

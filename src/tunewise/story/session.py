@@ -23,7 +23,7 @@ from tunewise.evaluation.metrics.own import load_own
 from tunewise.evaluation.ordinal import check_order
 from tunewise.evaluation.several import threshold_note
 from tunewise.methods import get_method, in_order
-from tunewise.methods.asking import check_prompt
+from tunewise.methods.asking import check_prompt, rendering_note
 from tunewise.methods.base import Context, Fold, default_of, skip_reason
 from tunewise.methods.writing import as_read
 from tunewise.models.asked import Asked
@@ -182,6 +182,9 @@ def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) ->
         _same_as_before(run, f"base {name}", {"sha256": base.info.sha256}, f"the weights of {name}")
     if said is not None and not any(isinstance(base, Asked) for base in bases.values()):
         watcher.say("none of these bases is asked by a prompt, so that `prompt` changes nothing.")
+    for base in bases.values():
+        if (rendering := rendering_note(task, base)) is not None:
+            watcher.say(rendering)
     fold, choose = _one_fold(data)
     tokens = {name: _count_tokens(base, data, (fold,), task) for name, base in bases.items()}
     findings = _audit(data, bases, watcher)
