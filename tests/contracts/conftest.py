@@ -13,6 +13,8 @@ from tunewise.models.load import load_base
 from tunewise.models.tiny import tiny_encoder, tiny_masked
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.models.tiny_causal import tiny_causal
+from tunewise.models.tiny_seq2seq import ARCHITECTURES as SEQ2SEQ
+from tunewise.models.tiny_seq2seq import tiny_seq2seq
 from tunewise.types import Example
 
 HEADLESS = "bert without a head for masked words"
@@ -49,7 +51,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Callabl
             if architecture == HEADLESS:
                 made[architecture] = tiny_encoder(folder)
             else:
-                make = tiny_causal if architecture in CAUSAL else tiny_masked
+                makes = {**dict.fromkeys(CAUSAL, tiny_causal), **dict.fromkeys(SEQ2SEQ, tiny_seq2seq)}
+                make = makes.get(architecture, tiny_masked)
                 made[architecture] = make(folder, architecture=architecture)
         return made[architecture]
 

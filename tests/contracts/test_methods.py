@@ -13,6 +13,7 @@ from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Bracket, Context, Method
 from tunewise.methods.trained import TrainedConfig
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
+from tunewise.models.tiny_seq2seq import ARCHITECTURES as SEQ2SEQ
 from tunewise.predictors.bundle import load_predictor
 from tunewise.types import Prediction, to_plain
 
@@ -28,6 +29,12 @@ CELLS = (
     + [(rung, architecture) for rung in ("zero_shot",) for architecture in ARCHITECTURES[1:]]
     + [("prefix_tuning", "roberta"), ("prefix_tuning", "electra"), ("zero_shot", HEADLESS), ("lora", HEADLESS)]
     + [(rung, architecture) for rung in LADDER for architecture in CAUSAL if "causal" in get_method(rung).families]
+    + [
+        (rung, architecture)
+        for rung in LADDER
+        for architecture in SEQ2SEQ
+        if "seq2seq" in get_method(rung).families and rung != "prefix_tuning"
+    ]
 )
 Contexts = Callable[[str], Context]
 

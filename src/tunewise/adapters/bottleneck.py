@@ -23,6 +23,7 @@ Activation = Literal["relu", "gelu"]
 ATTENTION_OUTPUT = (
     *("attention.output.dense", "attention.out_lin", "attn.Wo"),
     *("self_attn.o_proj", "self_attn.dense", "attention.dense", "self_attention.dense", "attn.c_proj"),
+    *("SelfAttention.o", "EncDecAttention.o", "self_attn.out_proj", "encoder_attn.out_proj"),
 )
 FEEDFORWARD = {
     "intermediate.dense": "output.dense",
@@ -32,6 +33,9 @@ FEEDFORWARD = {
     "mlp.fc1": "mlp.fc2",
     "mlp.c_fc": "mlp.c_proj",
     "mlp.dense_h_to_4h": "mlp.dense_4h_to_h",
+    "DenseReluDense.wi": "DenseReluDense.wo",
+    "DenseReluDense.wi_0": "DenseReluDense.wo",
+    "fc1": "fc2",
 }
 """First and last layer of a block's feed-forward part, by the names that the architectures give them."""
 START_SPREAD = 0.02
@@ -96,6 +100,10 @@ class StackedBottleneck(nn.Module):
         """`reader`: reads what the bottlenecks are to read; without one they read the layer's output."""
         super().__init__()
         self.frozen, self.path, self.stack, self.reader = frozen, path, stack, reader
+
+    @property
+    def weight(self) -> Tensor:
+        return self.frozen.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output for rows [A * S, ..., I]."""

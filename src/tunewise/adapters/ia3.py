@@ -19,6 +19,7 @@ Side = Literal["in", "out"]
 
 KEYS_AND_VALUES = (
     *("key", "value", "k_lin", "v_lin", "key_proj", "value_proj", "k_proj", "v_proj"),
+    *("SelfAttention.k", "SelfAttention.v", "EncDecAttention.k", "EncDecAttention.v"),
     *("Wqkv", "query_key_value", "attn.c_attn"),
 )
 """Endings of the key and value projections; the last three give queries too, which are then rescaled with them."""
@@ -43,6 +44,10 @@ class StackedRescaledLinear(nn.Module):
     def __init__(self, frozen: nn.Linear, path: str, side: Side, stack: "IA3Stack") -> None:
         super().__init__()
         self.frozen, self.path, self.side, self.stack = frozen, path, side, stack
+
+    @property
+    def weight(self) -> Tensor:
+        return self.frozen.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's output for rows [A * S, ..., I]."""

@@ -43,7 +43,8 @@ def target_layers(model: nn.Module, targets: Targets | Sequence[str] = "all", ki
         ModelError: nothing matches.
     """
     blocks = [name for name, module in model.named_modules() if _is_linear(module) and re.search(r"\.\d+\.", name)]
-    inside = {name: re.split(r"\.\d+\.", name, maxsplit=1)[1] for name in blocks}
+    # T5 numbers the parts of a block, too
+    inside = {name: re.split(r"\.\d+\.", name)[-1].lower() for name in blocks}
     if targets == "all":
         found = blocks
     elif targets == "attention":

@@ -25,7 +25,7 @@ from tunewise.predictors.written import WrittenPredictor
 from tunewise.prompts.chat import ChatTemplate, control_tokens
 from tunewise.prompts.gap import FIELD as MASK_FIELD
 from tunewise.prompts.labels import LabelWords
-from tunewise.prompts.prompt import Demonstration, Prompt, shown_fields
+from tunewise.prompts.prompt import BETWEEN, Demonstration, Prompt, shown_fields
 from tunewise.prompts.sourced import named_template, source_of_labels, source_of_texts
 from tunewise.prompts.template import Template
 from tunewise.prompts.turns import Turns
@@ -96,9 +96,15 @@ def asking(
     """What answers by this config's prompt, with these rows shown in it, or with each row's neighbours.
 
     Raises:
-        PromptError: a label has no words, or the template cannot be read.
+        PromptError: a label has no words, the template cannot be read, or the base cannot read what stands between
+            rows that are shown.
         ModelError: answers as long as this leave no room for a prompt.
     """
+    if (shown or neighbours) and isinstance(context.base, Asked) and not context.base.reads(BETWEEN):
+        raise PromptError(
+            f"asking: {context.base.info.name} has no token for the empty line that stands between rows that are "
+            "shown, so it is shown none."
+        )
     if context.task.kind == "generate":
         return WrittenPredictor(
             base=context.base,
@@ -168,6 +174,8 @@ def prompt_of(context: Context, config: PromptConfig, shown: Sequence[Demonstrat
     if config.template is not None:
         said = dataclasses.replace(said, template=config.template, source=None)
     lead = said.lead if config.lead is None else config.lead
+    if lead == LEAD and isinstance(context.base, Asked) and not context.base.reads(lead):
+        lead = ""  # a base made for one task may know no other words than those of its texts
     return dataclasses.replace(said, lead=lead, demonstrations=tuple(shown))
 
 

@@ -108,7 +108,7 @@ class Contrastive:
     """
 
     name = "contrastive"
-    families = frozenset({"encoder", "masked"})
+    families = frozenset({"encoder", "masked", "seq2seq"})
     kinds = frozenset({"classify"})
     Config = ContrastiveConfig
     parameters = SEARCHED

@@ -46,7 +46,7 @@ class FewShot:
     """In-context learning (Brown et al. 2020, arXiv 2005.14165): the answer to rows that are shown is continued."""
 
     name = "few_shot"
-    families = frozenset({"causal"})
+    families = frozenset({"causal", "seq2seq"})
     kinds = frozenset({"classify", "generate"})
     Config = FewShotConfig
     parameters: ClassVar[Parameters] = {**ASKED, "shots": Choice((1, 2, 4, 8, 16)), "draw": Choice(tuple(range(8)))}

@@ -67,7 +67,7 @@ class Full:
     """
 
     name = "full"
-    families = frozenset({"causal", "encoder", "masked"})
+    families = frozenset({"causal", "encoder", "masked", "seq2seq"})
     kinds = frozenset({"classify", "generate"})
     Config = FullConfig
     parameters = SEARCHED

@@ -75,7 +75,7 @@ class Peft:
     What the library does outside the forward pass (AdaLoRA's moving ranks) has no part in the training.
     """
 
-    families: frozenset[Family] = frozenset({"causal", "encoder", "masked"})
+    families: frozenset[Family] = frozenset({"causal", "encoder", "masked", "seq2seq"})
     kinds: frozenset[Kind] = frozenset({"classify", "generate"})
     Config: type = PeftRungConfig
     parameters = SEARCHED

@@ -67,7 +67,7 @@ class Retrieval:
     """
 
     name = "retrieval"
-    families = frozenset({"causal", "masked", "encoder"})
+    families = frozenset({"causal", "masked", "encoder", "seq2seq"})
     kinds = frozenset({"classify", "generate"})
     Config = RetrievalConfig
     parameters: ClassVar[Parameters] = {

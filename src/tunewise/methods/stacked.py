@@ -52,7 +52,7 @@ class StackedMethod(ABC):
     """A rung made of a `Stack`: its own file says which, where it starts and what is searched."""
 
     name: str
-    families: frozenset[Family] = frozenset({"causal", "encoder", "masked"})
+    families: frozenset[Family] = frozenset({"causal", "encoder", "masked", "seq2seq"})
     kinds: frozenset[Kind] = frozenset({"classify", "generate"})
     Config: type[StackedConfig]
     parameters: Parameters

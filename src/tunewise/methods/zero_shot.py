@@ -48,7 +48,7 @@ class ZeroShot:
     """
 
     name = "zero_shot"
-    families = frozenset({"causal", "masked", "encoder"})
+    families = frozenset({"causal", "masked", "encoder", "seq2seq"})
     kinds = frozenset({"classify", "generate"})
     Config = ZeroShotConfig
     parameters: ClassVar[Parameters] = {"label_text": Choice(("description", "name")), **ASKED}

@@ -54,6 +54,10 @@ class Asked(Encoder, ABC):
         self._backend.no_padding()
         return [e.ids for e in self._backend.encode_batch([valid(text) for text in texts], add_special_tokens=False)]
 
+    def reads(self, text: str) -> bool:
+        """Whether its tokenizer has tokens for all of the text."""
+        return self.tokenizer.unk_token_id not in self.text_ids([text])[0]
+
     def cut(self, text: str, tokens: int, keep: Literal["keep_start", "keep_end"]) -> str:
         """The text's first or last characters that make at most so many tokens."""
         self._backend.no_truncation()

@@ -36,15 +36,32 @@ class EncoderOnly(nn.Module):
     def config(self) -> Any:
         return self.encoder.config
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def get_input_embeddings(self) -> nn.Module:
         table: nn.Module = self.encoder.get_input_embeddings()
         return table
 
+    def set_input_embeddings(self, table: nn.Module) -> None:
+        self.encoder.set_input_embeddings(table)
+
     def forward(
-        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **options: Any,
     ) -> Any:
-        """The encoder's output; its last hidden states [S, T, H] are the text's."""
-        return self.encoder(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds)
+        """The encoder's output; its last hidden states [S, T, H] are the text's.
+
+        Raises:
+            TypeError: there is something in front of the layers' keys and values, which BART's encoder would ignore.
+        """
+        if options.pop("past_key_values", None) is not None:
+            raise TypeError("an encoder keeps no keys and values, so that none can be put in front of them")
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **options)
 
 
 class EncoderDecoder(EncoderOnly):

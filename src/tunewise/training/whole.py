@@ -48,11 +48,12 @@ class UsedEmbedding(nn.Module):
         self.weight = nn.Parameter(table.weight.detach()[used_U], requires_grad=False)
         padding = table.padding_idx
         self.padding_idx = None if padding is None else int(place_V[padding])
+        self.scale = float(getattr(table, "embed_scale", 1.0))
 
     def forward(self, ids: Tensor) -> Tensor:
         """Vectors of the tokens; an IndexError where a token was not named as used."""
         place_V: Tensor = self.get_buffer("place_V")
-        return F.embedding(place_V[ids], self.weight, self.padding_idx)
+        return F.embedding(place_V[ids], self.weight, self.padding_idx) * self.scale
 
 
 class FullPopulation:

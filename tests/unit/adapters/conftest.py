@@ -12,6 +12,8 @@ from tunewise.models.load import load_base
 from tunewise.models.tiny import tiny_encoder
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.models.tiny_causal import tiny_causal
+from tunewise.models.tiny_seq2seq import ARCHITECTURES as SEQ2SEQ
+from tunewise.models.tiny_seq2seq import tiny_seq2seq
 from tunewise.models.tree import shared_tree
 from tunewise.training.adapted import StackedPopulation
 from tunewise.training.labels import Labels
@@ -29,7 +31,8 @@ def base_of(tmp_path_factory, one_thread):
 
     def base(architecture):
         if architecture not in made:
-            make = tiny_causal if architecture in CAUSAL else tiny_encoder
+            makes = {**dict.fromkeys(CAUSAL, tiny_causal), **dict.fromkeys(SEQ2SEQ, tiny_seq2seq)}
+            make = makes.get(architecture, tiny_encoder)
             folder = make(tmp_path_factory.mktemp("bases"), architecture=architecture)
             made[architecture] = load_base(str(folder), device="cpu", dtype="float32")
         return made[architecture]
