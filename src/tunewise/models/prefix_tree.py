@@ -2,7 +2,8 @@
 
 A trunk is a beginning that many sequences share; it is computed alone, and what it leaves behind is read by all that
 follow. A bundle is what hangs below a trunk (or below nothing) and is small enough to be computed together: a branching
-of tokens laid out in a row, in which each token sees its own ancestors only.
+of tokens laid out in a row, in which each token sees its own ancestors only. Few tokens that happen to be shared are
+computed for each sequence anew where that is less work.
 """
 
 import itertools
@@ -12,7 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 BUNDLE_TOKENS = 256
-"""Most tokens of a branching that is computed together; with more, its beginning becomes a trunk."""
+"""Most tokens of a branching that is computed together."""
+TOKEN = 1024
+"""What a token costs besides attention, in tokens that it looks at: 6 times the hidden size of a Llama's layer by
+arithmetic, which products of matrices need half as long for."""
+TRUNK_TOKENS = 64
+"""What a pass over a trunk alone costs besides its tokens, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,6 @@ class Segment:
     total: int = 0
     """Tokens of it and of all below it."""
 
-    @property
-    def is_trunk(self) -> bool:
-        """Whether it is computed alone, before what is below it."""
-        return bool(self.children) and self.total > BUNDLE_TOKENS
-
     def below(self) -> Iterator[tuple["Segment", "Segment | None"]]:
         """It and every segment below, each with its parent, parents first."""
         waiting: list[tuple[Segment, Segment | None]] = [(self, None)]
@@ -75,15 +76,90 @@ class Bundle:
     """[N]."""
     position: np.ndarray
     """How many tokens each has before it on its own path, trunks included, [N]."""
-    sees: np.ndarray
-    """Whether token i (row) sees token j, [N, N]."""
+    sees: np.ndarray | None
+    """Whether token i (row) sees token j, [N, N]; None: those before it and itself."""
     marks: list[Mark]
     """Their `place` is one of the N."""
 
 
+@dataclass(frozen=True, eq=False)
+class Trunk:
+    """A beginning that is computed alone, and what follows it."""
+
+    bundle: Bundle
+    below: "Forest"
+
+
+@dataclass(frozen=True, eq=False)
+class Forest:
+    """What follows on the same tokens."""
+
+    bundles: list[Bundle] = field(default_factory=list)
+    trunks: list[Trunk] = field(default_factory=list)
+
+
+def forest(segments: Sequence[Segment], *, every_trunk: bool = False) -> Forest:
+    """What is computed at these segments and below them, and in which pieces; `every_trunk`: whatever branches is one.
+
+    Nothing is lost, and nothing but what is cheap stands twice.
+    """
+    found = Forest()
+    waiting = list(reversed(segments))
+    while waiting:
+        segment = waiting.pop()
+        if not segment.children:
+            found.bundles.append(bundle_of(segment))
+        elif len(segment.children) == 1 and not every_trunk:
+            waiting.append(_after(segment, segment.children[0], segment.marks))
+        else:
+            cheapest = "alone" if every_trunk else _cheapest(segment)
+            if cheapest == "together":
+                found.bundles.append(bundle_of(segment))
+            elif cheapest == "alone":
+                below = forest(segment.children, every_trunk=every_trunk)
+                found.trunks.append(Trunk(bundle_of(segment, alone=True), below))
+            else:
+                first, *others = segment.children
+                waiting += [_after(segment, child, []) for child in reversed(others)]
+                waiting.append(_after(segment, first, segment.marks))
+    return found
+
+
+def _cheapest(segment: Segment) -> str:
+    """Whether a branching is computed "together", its beginning "alone" before the rest, or its branches "apart"."""
+    size = len(segment.ids)
+    costs = {
+        "together": _cost(segment.total) if segment.total <= BUNDLE_TOKENS else np.inf,
+        "alone": _cost(size) + TRUNK_TOKENS * TOKEN + sum(_cost(child.total) for child in segment.children),
+        "apart": sum(_cost(size + child.total) for child in segment.children),
+    }
+    return min(costs, key=lambda way: costs[way])
+
+
+def _cost(tokens: int) -> float:
+    """Of tokens in bundles, in tokens that are looked at."""
+    return tokens * (TOKEN + min(tokens, BUNDLE_TOKENS))
+
+
+def _after(segment: Segment, child: Segment, marks: Sequence[Mark]) -> Segment:
+    """A branch with the tokens before it, of which these marks are wanted here."""
+    size = len(segment.ids)
+    own = [Mark(size + mark.place, mark.token, mark.request, mark.number) for mark in child.marks]
+    return Segment(
+        ids=np.concatenate([segment.ids, child.ids]),
+        start=segment.start,
+        children=child.children,
+        marks=[*marks, *own],
+        total=size + child.total,
+    )
+
+
 def bundle_of(segment: Segment, *, alone: bool = False) -> Bundle:
     """The branching at a segment; `alone`: the segment without what is below it."""
-    parts = [(segment, None)] if alone else list(segment.below())
+    if alone or not segment.children:
+        position = np.arange(segment.start, segment.start + len(segment.ids))
+        return Bundle(segment.ids, position, None, segment.marks)
+    parts = list(segment.below())
     size = sum(len(part.ids) for part, _ in parts)
     sees = np.zeros((size, size), dtype=bool)
     start_of: dict[int, int] = {}

@@ -3,6 +3,7 @@
 Axes: B bundles of a pass, N tokens of the longest, S places whose next token is wanted, V vocabulary, H hidden.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tunewise.models.causal import Causal
+from tunewise.models.narrowed import narrowed
 from tunewise.models.packed import packed
 from tunewise.models.precision import fast_float32
-from tunewise.models.prefix_tree import Bundle, Mark, Request, Segment, bundle_of, prefix_tree
+from tunewise.models.prefix_tree import Bundle, Forest, Mark, Request, forest, prefix_tree
 from tunewise.models.tokens import by_length
 from tunewise.models.tree import shared_tree
-from tunewise.models.tree_attention import NAME, Kept, NotForTrees, Pass, during, register
+from tunewise.models.tree_attention import NAME, Group, Kept, NotForTrees, Pass, Reading, during, register
 
 PASS_TOKENS_CPU, PASS_TOKENS_DEVICE = 2048, 65536
 """Padded tokens of a forward pass."""
@@ -28,6 +30,11 @@ SAME, SAME_BF16 = 1e-4, 0.5
 steps of 0.125 in bf16."""
 TRIED = 8
 """Neighbours, from the start and from the middle, on which it is seen whether sharing changes anything."""
+SIMILAR = 0.7
+"""Bundles at least so long, beside the longest of a group, are padded to its length for attention."""
+
+_Hanging = tuple[Bundle, tuple[Kept, ...]]
+"""A bundle and the trunks it follows on, in order."""
 
 
 class Scorer:
@@ -85,7 +92,9 @@ class Scorer:
         tree.config._attn_implementation = NAME  # type: ignore[union-attr]
         gaps = []
         try:
-            self._tree = packed(tree, PASS_TOKENS_CPU, lambda model: _hidden(model, requests[longest].read, self.base))
+            self._tree = packed(
+                narrowed(tree), PASS_TOKENS_CPU, lambda model: _hidden(model, requests[longest].read, self.base)
+            )
             for every_trunk in (False, True):
                 shared = [np.zeros(len(request.continuation)) for request in few]
                 self._by_tree(few, shared, every_trunk=every_trunk)
@@ -106,8 +115,8 @@ class Scorer:
     def _by_tree(self, requests: Sequence[Request], found: list[np.ndarray], *, every_trunk: bool = False) -> None:
         """`every_trunk`: every segment that branches is computed alone."""
         assert self._tree is not None
-        runner = _Runner(self.base, self._tree, found, every_trunk=every_trunk)
-        runner.below(prefix_tree(requests), None, 0)
+        whole = forest(prefix_tree(requests), every_trunk=every_trunk)
+        _Runner(self.base, self._tree, found).run([(whole, ())])
 
     # --- one by one
 
@@ -133,82 +142,134 @@ class Scorer:
 
 
 class _Runner:
-    """Computes a tree of segments, trunks first, each from what its own trunk left behind."""
+    """Computes forests, trunks first, each from what its own trunks left behind."""
 
-    def __init__(self, base: Causal, tree: nn.Module, found: list[np.ndarray], *, every_trunk: bool) -> None:
-        self.base, self.tree, self.found, self.every_trunk = base, tree, found, every_trunk
+    def __init__(self, base: Causal, tree: nn.Module, found: list[np.ndarray]) -> None:
+        self.base, self.tree, self.found = base, tree, found
 
-    def _is_trunk(self, segment: Segment) -> bool:
-        return segment.is_trunk or (self.every_trunk and bool(segment.children))
+    def run(self, hanging: Sequence[tuple[Forest, tuple[Kept, ...]]]) -> None:
+        """Everything in these forests, each of which follows on its trunks; all have equally many."""
+        bundles = [(bundle, path) for below, path in hanging for bundle in _longest_first(below.bundles)]
+        for batch in self._batches(bundles):
+            self._pass(batch, keep=False)
+        trunks = [(trunk, path) for below, path in hanging for trunk in below.trunks]
+        done = 0
+        for batch in self._batches([(trunk.bundle, path) for trunk, path in trunks]):
+            kept = self._pass(batch, keep=True)
+            of_these = trunks[done : done + len(batch)]
+            self.run([(trunk.below, (*path, own)) for (trunk, path), own in zip(of_these, kept, strict=True)])
+            done += len(batch)
 
-    def below(self, segments: Sequence[Segment], trunk: Kept | None, start: int) -> None:
-        """Everything that hangs at these segments, which follow on the trunk's `start` tokens."""
-        trunks = [segment for segment in segments if self._is_trunk(segment)]
-        bundles = [bundle_of(segment) for segment in segments if not self._is_trunk(segment)]
-        for batch in _batches(bundles, self._room(bundles, start)):
-            self._pass(batch, trunk, start, keep=False)
-        alone = [bundle_of(segment, alone=True) for segment in trunks]
-        for picks in by_length(np.array([len(bundle.ids) for bundle in alone]), self._room(alone, start)):
-            kept = self._pass([alone[i] for i in picks], trunk, start, keep=True)
-            for row, i in enumerate(picks):
-                own = {
-                    module: tuple(
-                        _joined(None if trunk is None else trunk[module][part], both[part][row, :, : len(alone[i].ids)])
-                        for part in (0, 1)
-                    )
-                    for module, both in kept.items()
-                }
-                self.below(trunks[i].children, own, start + len(alone[i].ids))  # type: ignore[arg-type]
+    def _batches(self, bundles: Sequence[_Hanging]) -> Iterator[list[_Hanging]]:
+        """Bundles of a pass, in order: as many as there is room for, or one."""
+        room = _room(self.base, max((int(bundle.position.max()) + 1 for bundle, _ in bundles), default=0))
+        batch: list[_Hanging] = []
+        tokens = 0
+        for bundle, path in bundles:
+            if batch and tokens + len(bundle.ids) > room:
+                yield batch
+                batch, tokens = [], 0
+            batch.append((bundle, path))
+            tokens += len(bundle.ids)
+        if batch:
+            yield batch
 
-    def _room(self, bundles: Sequence[Bundle], start: int) -> int:
-        """Padded tokens of a pass over bundles that follow on so many tokens."""
-        longest = start + max((len(bundle.ids) for bundle in bundles), default=0)
-        return _room(self.base, longest)
-
-    def _pass(self, bundles: Sequence[Bundle], trunk: Kept | None, start: int, *, keep: bool) -> Kept:
-        """One forward pass over bundles that follow on the same trunk; their keys and values [B, G, N, D]."""
-        width = max(len(bundle.ids) for bundle in bundles)
-        ids_BN = np.full((len(bundles), width), self.base.pad_id)
-        position_BN = np.full((len(bundles), width), start)
-        # padding sees itself, so that its softmax is a number
-        sees_BNN = np.tile(np.eye(width, dtype=bool), (len(bundles), 1, 1))
-        for row, bundle in enumerate(bundles):
-            size = len(bundle.ids)
-            ids_BN[row, :size], position_BN[row, :size] = bundle.ids, bundle.position
-            sees_BNN[row, :size, :size] = bundle.sees
+    def _pass(self, batch: Sequence[_Hanging], *, keep: bool) -> list[Kept]:
+        """One forward pass over bundles that stand in a row; where `keep`, what each leaves behind."""
         device = self.base.device
-        longest = int(position_BN.max()) + 1
-        with during(Pass(trunk=trunk, keep=keep, longest=longest)) as now:
+        bundles = [bundle for bundle, _ in batch]
+        start_B = np.cumsum([0, *(len(bundle.ids) for bundle in bundles)])
+        marks = [
+            Mark(int(start) + mark.place, mark.token, mark.request, mark.number)
+            for start, bundle in zip(start_B, bundles, strict=False)
+            for mark in bundle.marks
+        ]
+        groups, place_N = _groups(bundles, start_B, device)
+        position_N = np.concatenate([bundle.position for bundle in bundles])
+        wanted_S = torch.tensor(sorted({mark.place for mark in marks}), dtype=torch.long, device=device)
+        now = Pass(
+            groups=groups,
+            place_N=place_N,
+            readings=_readings([path for _, path in batch], start_B),
+            keep=keep,
+            longest=int(position_N.max()) + 1,
+            wanted_S=wanted_S,
+        )
+        with during(now):
             output = self.tree(
-                input_ids=torch.from_numpy(ids_BN).to(device),
-                position_ids=torch.from_numpy(position_BN).to(device),
-                attention_mask=torch.from_numpy(sees_BNN[:, None]).to(device),
+                input_ids=torch.from_numpy(np.concatenate([bundle.ids for bundle in bundles]))[None].to(device),
+                position_ids=torch.from_numpy(position_N)[None].to(device),
+                attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),  # the pass says who sees whom
                 use_cache=False,
             )
-        marks = [(row, mark) for row, bundle in enumerate(bundles) for mark in bundle.marks]
-        _note_down(self.base, output.last_hidden_state, marks, self.found)
-        return now.kept
+        _note_down(self.base, output.last_hidden_state, [(0, mark) for mark in marks], self.found)
+        return [
+            {module: (keys[:, a:b].clone(), values[:, a:b].clone()) for module, (keys, values) in now.kept.items()}
+            for a, b in itertools.pairwise(start_B if keep else ())
+        ]
+
+
+def _longest_first(bundles: Sequence[Bundle]) -> list[Bundle]:
+    return sorted(bundles, key=lambda bundle: -len(bundle.ids))
+
+
+def _readings(paths: Sequence[tuple[Kept, ...]], start_B: np.ndarray) -> list[Reading]:
+    """Which trunks are read by which tokens of bundles that stand in a row."""
+    found = []
+    for depth in range(len(paths[0])):
+        first = 0
+        for _, same in itertools.groupby(paths, key=lambda path: id(path[depth])):
+            after = first + sum(1 for _ in same)
+            found.append(Reading(int(start_B[first]), int(start_B[after]), paths[first][depth]))
+            first = after
+    return found
+
+
+def _groups(bundles: Sequence[Bundle], start_B: np.ndarray, device: torch.device) -> tuple[list[Group], Tensor]:
+    """Bundles in groups of one kind and similar length, and each token's place among those of all groups."""
+    order = sorted(range(len(bundles)), key=lambda i: (bundles[i].sees is None, -len(bundles[i].ids)))
+    groups, place_N, laid = [], np.empty(int(start_B[-1]), dtype=np.int64), 0
+    while order:
+        first = bundles[order[0]]
+        width, chain = len(first.ids), first.sees is None
+        size = next(
+            (
+                i
+                for i, other in enumerate(order)
+                if (bundles[other].sees is None) != chain or len(bundles[other].ids) < SIMILAR * width
+            ),
+            len(order),
+        )
+        picks, order = order[:size], order[size:]
+        token_BT = np.zeros((size, width), dtype=np.int64)
+        sees_BTT = None if chain else np.tile(np.eye(width, dtype=bool), (size, 1, 1))  # padding sees itself
+        for row, i in enumerate(picks):
+            length, start = len(bundles[i].ids), int(start_B[i])
+            token_BT[row, :length] = np.arange(start, start + length)
+            place_N[start : start + length] = np.arange(laid, laid + length)
+            laid += width
+            if sees_BTT is not None:
+                sees_BTT[row, :length, :length] = bundles[i].sees
+        mask_BTT = None
+        if sees_BTT is not None:
+            sees = torch.from_numpy(sees_BTT).to(device)
+            mask_BTT = torch.zeros(sees.shape, device=device).masked_fill_(~sees, -torch.inf)
+        groups.append(Group(torch.from_numpy(token_BT).to(device), mask_BTT))
+    return groups, torch.from_numpy(place_N).to(device)
 
 
 def _hidden(model: nn.Module, read: np.ndarray, base: Causal) -> Tensor:
     """Last hidden states of one sequence, by a tree with the attention of trees."""
-    ids = torch.from_numpy(np.ascontiguousarray(read)).to(base.device)[None]
-    sees = torch.ones(len(read), len(read), dtype=torch.bool, device=base.device).tril()[None, None]
-    places = torch.arange(len(read), device=base.device)[None]
-    with during(Pass(trunk=None, longest=len(read))):
+    chain = Bundle(np.ascontiguousarray(read), np.arange(len(read)), None, [])
+    groups, place_N = _groups([chain], np.array([0, len(read)]), base.device)
+    with during(Pass(groups=groups, place_N=place_N, longest=len(read))):
         hidden: Tensor = model(
-            input_ids=ids, position_ids=places, attention_mask=sees, use_cache=False
+            input_ids=torch.from_numpy(chain.ids)[None].to(base.device),
+            position_ids=torch.from_numpy(chain.position)[None].to(base.device),
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=base.device),
+            use_cache=False,
         ).last_hidden_state
     return hidden
-
-
-def _joined(before: Tensor | None, own: Tensor) -> Tensor:
-    return own.contiguous() if before is None else torch.cat([before, own], dim=1)
-
-
-def _batches(bundles: Sequence[Bundle], budget: int) -> Iterator[list[Bundle]]:
-    for picks in by_length(np.array([len(bundle.ids) for bundle in bundles], dtype=np.int64), budget):
-        yield [bundles[i] for i in picks]
 
 
 def _room(base: Causal, seen: int) -> int:
@@ -231,10 +292,9 @@ def _note_down(base: Causal, hidden_BNH: Tensor, marks: Sequence[tuple[int, Mark
     value_M = np.empty(len(marks))
     for start in range(0, len(places), step):
         inside = (row_M >= start) & (row_M < start + step)
-        logits_SV = base.read(hidden_SH[start : start + step]).float()
-        total_S = torch.logsumexp(logits_SV, dim=-1)
-        rows = torch.from_numpy(row_M[inside] - start).to(logits_SV.device)
-        picked = logits_SV[rows, torch.from_numpy(token_M[inside]).to(logits_SV.device)] - total_S[rows]
+        log_SV = torch.log_softmax(base.read(hidden_SH[start : start + step]).float(), dim=-1)
+        rows = torch.from_numpy(row_M[inside] - start).to(log_SV.device)
+        picked = log_SV[rows, torch.from_numpy(token_M[inside]).to(log_SV.device)]
         value_M[inside] = picked.double().cpu().numpy()
     for (_, mark), value in zip(marks, value_M, strict=True):
         found[mark.request][mark.number] = value

@@ -1,24 +1,27 @@
-r"""Attention of tokens that branch off a common trunk: each sees the trunk, its own ancestors and itself.
+r"""Attention of tokens that branch off common trunks: each sees its trunks, its own ancestors and itself.
 
-The trunk's keys and values are never copied for those who read them (as in Hydragen, Juravsky et al. 2024,
-arXiv 2402.05099): all queries go through one product with them, and the two parts of the softmax are joined by
+The tokens of a pass stand in one row, without padding. Those that follow on the same trunk stand together, and a
+trunk's keys and values are never copied for those who read them (as in Hydragen, Juravsky et al. 2024, arXiv
+2402.05099): their queries go through one product with them, and two parts of a softmax are joined by
 
-$o = \frac{e^{a - m} V_p + e^{b - m} V}{\sum e^{a - m} + \sum e^{b - m}}$, $m = \max(a, b)$,
+$o = o_a \sigma(a - b) + o_b \sigma(b - a)$,
 
-with a the logits over the trunk and b those over the branch.
+with $o_a$ and $o_b$ the outputs over either part and $a$ and $b$ the logarithms of their sums of exponentials.
 
-Axes: B branches, H heads, G heads of keys and values, M = N H / G, N tokens of a branch, P tokens of the trunk, D
-numbers of a head.
+Axes: N tokens of a pass, B bundles of similar length, T tokens of the longest of them, P tokens of a trunk, H heads, G
+heads of keys and values, D numbers of a head.
 """
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tunewise.models.precision import many_small_products
 
 NAME = "tunewise_tree"
 REFUSED = ("softcap", "s_aux", "position_bias")
@@ -32,18 +35,40 @@ class NotForTrees(Exception):
     """This architecture's attention is not the plain one."""
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Bundles of similar length, whose tokens see none but those of their own bundle, and of trunks."""
+
+    token_BT: Tensor
+    """Which of the N each is; padding repeats some token."""
+    mask_BTT: Tensor | None
+    """What is added to their logits; None: each sees those before it and itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Tokens of a pass that follow on the same trunk: from `start` to `end`."""
+
+    start: int
+    end: int
+    trunk: Kept
+
+
 @dataclass
 class Pass:
     """What the attention layers of a forward pass read and leave behind."""
 
-    trunk: Kept | None
+    groups: Sequence[Group]
+    place_N: Tensor
+    """Where each token stands among those of all groups, laid in a row with their padding."""
+    readings: Sequence[Reading] = ()
     keep: bool = False
     kept: dict[nn.Module, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """Keys and values [B, G, N, D] by attention layer, where they are kept."""
+    """Keys and values [G, N, D] by attention layer, where they are kept."""
     longest: int = 0
     """Tokens of the longest path, for layers that see only so far."""
-    additive: Tensor | None = None
-    """The mask as numbers to be added, made once for all layers."""
+    wanted_S: Tensor | None = None
+    """Tokens whose last hidden states are read, in order; None: all."""
 
 
 _now = threading.local()
@@ -59,6 +84,12 @@ def during(tree_pass: Pass) -> Iterator[Pass]:
         del _now.tree_pass
 
 
+def wanted() -> Tensor | None:
+    """The tokens that the pass wants to read; None: all."""
+    now: Pass = _now.tree_pass
+    return now.wanted_S
+
+
 def tree_attention(
     module: nn.Module,
     query: Tensor,
@@ -68,7 +99,7 @@ def tree_attention(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Output [B, N, H, D] of queries [B, H, N, D] over the pass's trunk and keys [B, G, N, D], masked [B, 1, N, N].
+    """Output [1, N, H, D] of queries [1, H, N, D] over keys [1, G, N, D] and trunks; the pass says who sees whom.
 
     Raises:
         NotForTrees: the layer wants more than that.
@@ -79,64 +110,68 @@ def tree_attention(
     if foreign or attention_mask is None or (window is not None and window < now.longest):
         raise NotForTrees(f"attention with {foreign[0] if foreign else 'a window or no mask'}")
     if now.keep:
-        now.kept[module] = (key, value)
+        now.kept[module] = (key[0], value[0])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    compute = _fused if query.device.type == "cpu" else _plain
-    return compute(module, query, key, value, attention_mask, scale, now), None
+    out_NHD, log_NH = _own(query[0], key[0], value[0], scale, now)
+    for reading in now.readings:
+        over = slice(reading.start, reading.end)
+        keys, values = (part[None] for part in reading.trunk[module])
+        part_BTHD, part_BTH = _attend(query[:, :, over], keys, values, scale, mask=None, causal=False)
+        share = torch.sigmoid(part_BTH[0] - log_NH[over])[..., None].to(out_NHD.dtype)
+        out_NHD[over].lerp_(part_BTHD[0], share)
+        log_NH[over] = torch.logaddexp(log_NH[over], part_BTH[0])
+    return out_NHD[None], None
 
 
-def _fused(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, now: Pass
-) -> Tensor:
-    """The trunk by PyTorch's kernel for CPUs, which keeps no logits and tells the logarithm of each softmax's sum.
+def _own(query_HND: Tensor, key_GND: Tensor, value_GND: Tensor, scale: float, now: Pass) -> tuple[Tensor, Tensor]:
+    """Outputs [N, H, D] over what stands in the tokens' own bundles, and logarithms of the softmax's sums [N, H]."""
+    outs, logs = [], []
+    for group in now.groups:
+        picks = group.token_BT.flatten()
+        query, key, value = (
+            # by token, each of which has its numbers together
+            part.transpose(0, 1).index_select(0, picks).view(*group.token_BT.shape, *part.shape[::2]).transpose(1, 2)
+            for part in (query_HND, key_GND, value_GND)
+        )
+        out_BTHD, log_BTH = _attend(query, key, value, scale, mask=group.mask_BTT, causal=group.mask_BTT is None)
+        outs.append(out_BTHD.flatten(0, 1))
+        logs.append(log_BTH.flatten(0, 1))
+    return torch.cat(outs).index_select(0, now.place_N), torch.cat(logs).index_select(0, now.place_N)
 
-    For branches of few tokens it takes longer than plain products.
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, *, mask: Tensor | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Outputs [B, T, H, D] and logarithms of the softmax's sums [B, T, H] of queries [B, H, T, D].
+
+    On the CPU by PyTorch's kernel, which keeps no logits.
     """
-    if now.additive is None:
-        now.additive = torch.zeros(mask.shape, dtype=torch.float32).masked_fill_(~mask, -torch.inf)
-    branches, heads, tokens, numbers = query.shape
-    shared = heads // key.shape[1]
-    keys, values = (part.repeat_interleave(shared, dim=1) for part in (key, value))
-    branch = ((query * scale) @ keys.transpose(2, 3)).float().add_(now.additive)
-    log = branch.logsumexp(dim=-1, keepdim=True)
-    out = branch.sub_(log).exp_().to(values.dtype) @ values
-    if now.trunk is not None:
-        flat = query.transpose(0, 1).reshape(1, heads, -1, numbers)
-        keys, values = (part.repeat_interleave(shared, dim=0)[None] for part in now.trunk[module])
+    if query.device.type == "cpu":
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        over_trunk, log_trunk = kernel(flat, keys, values, scale=scale)
-        over_trunk = over_trunk.view(heads, branches, tokens, numbers).transpose(0, 1)
-        log_trunk = log_trunk.view(heads, branches, tokens, 1).transpose(0, 1)
-        share = torch.sigmoid(log_trunk - log).to(out.dtype)
-        out = over_trunk * share + out * (1.0 - share)
-    whole: Tensor = out.transpose(1, 2)
-    return whole
+        added = None if mask is None else mask[:, None]
+        with many_small_products():
+            out, log = kernel(query, key, value, is_causal=causal, attn_mask=added, scale=scale)
+        return out.transpose(1, 2), log.transpose(1, 2)
+    return _written_out(query, key, value, scale, mask=mask, causal=causal)
 
 
-def _plain(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, now: Pass
-) -> Tensor:
-    """The same written out."""
-    branches, heads, tokens, numbers = query.shape
+def _written_out(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, *, mask: Tensor | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """The same by plain products."""
+    bundles, heads, tokens, numbers = query.shape
     groups = key.shape[1]
-    query_GBMD = (query * scale).reshape(branches, groups, -1, numbers).transpose(0, 1)
-    key_GBND, value_GBND = key.transpose(0, 1), value.transpose(0, 1)
-    branch = (query_GBMD @ key_GBND.transpose(2, 3)).float()
-    branch = branch.view(groups, branches, -1, tokens, tokens).masked_fill_(~mask, -torch.inf)
-    branch = branch.view(groups, branches, -1, tokens)
-    if now.trunk is None:
-        out = torch.softmax(branch, dim=-1).to(value.dtype) @ value_GBND
-    else:
-        trunk_key, trunk_value = now.trunk[module]
-        flat = query_GBMD.reshape(groups, -1, numbers)
-        trunk = (flat @ trunk_key.transpose(1, 2)).float().view(*branch.shape[:-1], -1)
-        top = torch.maximum(trunk.amax(-1, keepdim=True), branch.amax(-1, keepdim=True))
-        trunk, branch = trunk.sub_(top).exp_(), branch.sub_(top).exp_()
-        total = trunk.sum(-1, keepdim=True) + branch.sum(-1, keepdim=True)
-        of_trunk = (trunk.view(groups, flat.shape[1], -1).to(value.dtype) @ trunk_value).view(*branch.shape[:-1], -1)
-        out = (of_trunk + branch.to(value.dtype) @ value_GBND) / total.to(value.dtype)
-    out = out.reshape(groups, branches, heads // groups, tokens, numbers)
-    return out.permute(1, 3, 0, 2, 4).reshape(branches, tokens, heads, numbers)
+    # the heads that share keys stand behind one another, as so many more queries
+    flat = query.reshape(bundles, groups, -1, numbers)
+    logits = ((flat * scale) @ key.transpose(2, 3)).float().view(bundles, groups, -1, tokens, key.shape[2])
+    if causal:
+        logits = logits.masked_fill(~torch.ones_like(logits[0, 0, 0], dtype=torch.bool).tril(), -torch.inf)
+    if mask is not None:
+        logits = logits + mask[:, None, None]
+    log = logits.logsumexp(dim=-1, keepdim=True)
+    weights = (logits - log).exp_().to(value.dtype).view(bundles, groups, -1, key.shape[2])
+    out = (weights @ value).view(bundles, heads, tokens, numbers)
+    return out.transpose(1, 2), log.view(bundles, heads, tokens).transpose(1, 2)
 
 
 def register() -> None:

@@ -1,6 +1,8 @@
 """Log-probabilities of continuations: the same as the model's own, however much is shared."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +11,10 @@ import torch
 from tunewise.models.answers import scorer_of
 from tunewise.models.causal import Causal
 from tunewise.models.load import load_base
-from tunewise.models.prefix_tree import Request, bundle_of, prefix_tree
+from tunewise.models.prefix_tree import Forest, Request, bundle_of, forest, prefix_tree
 from tunewise.models.score import Scorer
 from tunewise.models.tiny_causal import ARCHITECTURES, tiny_causal
-from tunewise.models.tree_attention import NotForTrees
+from tunewise.models.tree_attention import NotForTrees, _attend, _written_out
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -126,3 +128,71 @@ def test_a_token_of_a_bundle_sees_its_ancestors_and_no_others() -> None:
     assert dict(zip(bundle.ids.tolist(), bundle.position.tolist(), strict=True)) == {
         1: 0, 2: 1, 3: 2, 4: 3, 5: 3, 6: 2, 7: 3,
     }  # fmt: skip
+
+
+def paths_of_marks(below: Forest, before: tuple[int, ...] = ()) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Of each request's wanted tokens: what is read before it, and itself."""
+    found = {}
+    for bundle in (*below.bundles, *(trunk.bundle for trunk in below.trunks)):
+        size = len(bundle.ids)
+        sees = np.tri(size, dtype=bool) if bundle.sees is None else bundle.sees
+        for mark in bundle.marks:
+            path = before + tuple(bundle.ids[sees[mark.place]].tolist())
+            assert bundle.position[mark.place] == len(path) - 1
+            found[mark.request, mark.number] = (*path, mark.token)
+    for trunk in below.trunks:
+        found |= paths_of_marks(trunk.below, before + tuple(trunk.bundle.ids.tolist()))
+    return found
+
+
+@pytest.mark.parametrize("every_trunk", [False, True])
+def test_however_a_forest_is_laid_out_each_token_follows_on_its_own_context(every_trunk: bool) -> None:
+    rng = np.random.default_rng(2)
+    long = ids(rng, 60)
+    requests = prompts(60) + [Request(long[:n], ids(rng, 2)) for n in range(1, 60, 3)]
+    laid_out = forest(prefix_tree(requests), every_trunk=every_trunk)
+    expected = {
+        (i, k): (*request.context.tolist(), *request.continuation[: k + 1].tolist())
+        for i, request in enumerate(requests)
+        for k in range(len(request.continuation))
+    }
+    assert paths_of_marks(laid_out) == expected
+
+
+def test_rows_that_happen_to_begin_with_the_same_word_are_parted_and_labels_of_a_row_are_not() -> None:
+    rng = np.random.default_rng(3)
+    start, words = ids(rng, 100), np.array([[7], [8], [9]])
+    rows = [np.concatenate([start, words[i % 3], ids(rng, 60)]) for i in range(9)]
+    requests = [Request(row, np.array(label)) for row in rows for label in ([5, 9], [6, 9])]
+    laid_out = forest(prefix_tree(requests))
+    assert not laid_out.bundles
+    (trunk,) = laid_out.trunks
+    assert trunk.bundle.ids.tolist() == start.tolist()
+    assert [len(bundle.ids) for bundle in trunk.below.bundles] == [1 + 60 + 2] * 9
+
+
+def test_the_last_layer_is_computed_where_something_is_read(tmp_path: Path) -> None:
+    folder = tiny_causal(tmp_path, architecture="llama")
+    base = load_base(str(folder), device="cpu", dtype="float32")
+    assert isinstance(base, Causal)
+    scorer, requests = Scorer(base), [request for request in prompts(30) if len(request.continuation) == 1]
+    scorer.score(requests)
+    layers: Any = scorer._tree.layers  # type: ignore[union-attr]
+    sizes: list[list[int]] = [[], []]
+    layers[0].mlp.gate_proj.register_forward_pre_hook(lambda _, args: sizes[0].append(args[0].shape[1]))
+    layers[1].mlp.part.gate_proj.register_forward_pre_hook(lambda _, args: sizes[1].append(args[0].shape[1]))
+    scorer.score(requests)
+    assert sum(sizes[1]) == len(requests) < sum(sizes[0]) / 5
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_written_out_is_that_of_the_kernel(masked: bool) -> None:
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 4, 7, 8), torch.randn(3, 2, 7, 8), torch.randn(3, 2, 7, 8)
+    sees = torch.rand(3, 7, 7) < 0.5
+    sees |= torch.eye(7, dtype=torch.bool)
+    mask = torch.zeros(3, 7, 7).masked_fill(~sees, -torch.inf) if masked else None
+    one = _attend(query, key, value, 0.3, mask=mask, causal=not masked)
+    other = _written_out(query, key, value, 0.3, mask=mask, causal=not masked)
+    for kernel, written in zip(one, other, strict=True):
+        torch.testing.assert_close(kernel, written, atol=1e-5, rtol=1e-5)
