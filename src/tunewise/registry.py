@@ -1,5 +1,6 @@
 """Names to parts: one line joins, loading is lazy, a wrong name is answered with the right one."""
 
+import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
@@ -21,8 +22,7 @@ class Registry(Generic[T]):
         self._builtin = dict(entries)
 
     def _entries(self) -> dict[str, str]:
-        found = {point.name: point.value for point in entry_points(group=f"tunewise.{self.kind}")}
-        return {**found, **self._builtin}
+        return {**_joined(f"tunewise.{self.kind}"), **self._builtin}
 
     def names(self) -> tuple[str, ...]:
         """All names: built-in ones first, in their order."""
@@ -45,3 +45,9 @@ class Registry(Generic[T]):
             raise ConfigError(f"{self.kind}: there is no '{name}'.{did_you_mean(name, entries)}")
         module, attribute = entries[name].split(":")
         return cast(T, getattr(importlib.import_module(module), attribute))
+
+
+@functools.cache
+def _joined(group: str) -> Mapping[str, str]:
+    """The parts of other packages; looked up once, because that reads the metadata of everything installed."""
+    return {point.name: point.value for point in entry_points(group=group)}

@@ -7,13 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import ROOT, blocks, run
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
+"""Their Python runs in tests of their own."""
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +29,7 @@ def test_python_blocks_run(page: Path, workplace: Path) -> None:
     code = "\n".join(blocks(page, "python"))
     if not code:
         return
-    environment = {**os.environ, "XDG_STATE_HOME": str(workplace / "state"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=workplace, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run("-c", code, folder=workplace)
     assert done.returncode == 0, done.stderr
 
 
@@ -48,7 +43,7 @@ def test_task_files_are_tasks(page: Path, tmp_path: Path) -> None:
         assert Task.from_file(path).data.train == str(tmp_path / "tickets.csv")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_commands_exist_with_these_flags(page: Path) -> None:
     """Every `tunewise ...` line of a console block is accepted by the parser (its help is asked for instead)."""
     for block in blocks(page, "console"):
@@ -67,7 +62,7 @@ def test_commands_exist_with_these_flags(page: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in PAGES:
+    for page in (*PAGES, *EXAMPLES):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -313,7 +313,8 @@ def _check_labels(train: Examples, dev: Examples, labels: Sequence[str], notes: 
     once = sorted(label for label, count in Counter(label for e in train for label in e.labels).items() if count == 1)
     if once:
         shown = ", ".join(repr(label) for label in once[:10]) + (" ..." if len(once) > 10 else "")
-        notes.append(f"{len(once)} classes have a single training row, which stays in train: {shown}.")
+        classes = "1 class has" if len(once) == 1 else f"{len(once)} classes have"
+        notes.append(f"{classes} a single training row, which stays in train: {shown}.")
     notes += [look_alike_sentence(group) for group in look_alike(labels)]
 
 

@@ -2,6 +2,8 @@
 
 import functools
 
+import pytest
+
 from tunewise.data.audit import CHECKS, audit
 from tunewise.data.audit.duplicates import leakage
 from tunewise.data.audit.finding import Finding
@@ -87,6 +89,27 @@ def test_label_names_that_look_alike_are_warned_about():
     (found,) = findings("label_names", (*CLEAN, *rows(("x y", "B"), start=100)))
     assert found.count == 11
     assert "'B' and 'b' differ only by case" in found.sentence
+
+
+@pytest.mark.parametrize("slip", ["postive", "posittive", "pasitive", "psoitive", "positiv", "positives"])
+def test_a_rare_label_one_letter_from_a_common_one_is_taken_for_a_slip(slip):
+    many = [(ENGLISH.format(i), "positive") for i in range(30)]
+    (found,) = findings("label_names", rows(*many, ("and this one", slip)))
+    assert (found.severity, found.count, found.ids) == ("warning", 1, ("30",))
+    assert f"the label '{slip}' has 1 row and is one letter away from 'positive', which has 30 rows" in found.sentence
+
+
+@pytest.mark.parametrize(("label", "common"), [("type 1x", "type 2x"), ("cat", "cats"), ("pasotive", "positive")])
+def test_labels_that_are_short_numbered_or_further_apart_are_names_of_their_own(label, common):
+    many = [(ENGLISH.format(i), common) for i in range(30)]
+    assert findings("label_names", rows(*many, ("and this one", label))) == []
+
+
+def test_a_label_with_many_rows_or_beside_few_is_meant():
+    both = [(ENGLISH.format(i), ("caring", "daring")[i % 2]) for i in range(60)]
+    few = [(ENGLISH.format(i), "caring") for i in range(9)]
+    assert findings("label_names", rows(*both)) == []
+    assert findings("label_names", rows(*few, ("and this one", "daring"))) == []
 
 
 def test_odd_characters_are_found_by_kind():
