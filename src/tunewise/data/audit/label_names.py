@@ -17,8 +17,10 @@ LONG = 5
 def check(data: Data, ruler: Ruler) -> list[Finding]:
     """One warning for each group of labels that differ by case, spaces, Unicode form or how a number is written.
 
-    And one for each rare label that is one letter away from a common one.
+    And one for each rare label that is one letter away from a common one. Texts to be written are no labels.
     """
+    if data.kind != "classify":
+        return []
     rows = (*data.train, *data.dev)
     found = []
     for group in look_alike(data.labels):
