@@ -1,6 +1,7 @@
 """A task: what is to be learnt from which data, measured how, for how much; read strictly."""
 
 import dataclasses
+import json
 import re
 import types
 import typing
@@ -97,8 +98,16 @@ class DecodingConfig:
     """0: always the likeliest token."""
     top_p: float = 1.0
     """Draw among the likeliest tokens that have this share of the probability."""
+    beams: int = 1
+    """Answers that are kept while one is written, of which the likeliest by token is given (beam search)."""
     stop: tuple[str, ...] | None = None
     """An answer ends before the first of these; None: at a line's end where no target has one."""
+    choices: tuple[str, ...] = ()
+    """Where there are any, an answer is one of these."""
+    regex: str | None = None
+    """An answer matches the whole of this expression."""
+    json_schema: Any = None
+    """An answer is JSON that fits this schema; keys and values, or the path of a JSON file."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
@@ -113,6 +122,32 @@ class DecodingConfig:
             )
         if any(not text for text in self.stop or ()):
             raise ConfigError("decoding: `stop` holds an empty text, which would end every answer. Leave it out.")
+        if self.beams < 1:
+            raise ConfigError(f"decoding: `beams` must be 1 or more, got {self.beams}.")
+        if self.beams > 1 and self.temperature > 0:
+            raise ConfigError(
+                "decoding: `beams` keeps the likeliest answers, and at a `temperature` above 0 tokens are drawn. Keep "
+                "one of them."
+            )
+        self._check_constraint()
+
+    def _check_constraint(self) -> None:
+        given = [name for name in ("choices", "regex", "json_schema") if getattr(self, name)]
+        if len(given) > 1:
+            raise ConfigError(f"decoding: `{given[0]}` and `{given[1]}` both say what may be written. Keep one.")
+        if given and self.stop is not None:
+            raise ConfigError(
+                f"decoding: with `{given[0]}` an answer ends where it is complete, so that `stop` changes nothing. "
+                "Leave it out."
+            )
+        if any(not text.strip() or text != text.strip() for text in self.choices):
+            raise ConfigError("decoding: `choices` are texts without blanks around them, and none is empty.")
+        if len(set(self.choices)) < len(self.choices):
+            raise ConfigError("decoding: a text stands twice among `choices`. Leave one out.")
+        if self.json_schema is not None and not isinstance(self.json_schema, Mapping):
+            raise ConfigError(
+                f"decoding: `json_schema` is keys and values, or the path of a JSON file; got {self.json_schema!r}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +275,11 @@ class Task:
                 data[part] = _anchor(data.get(part), folder)
             if isinstance(raw.get("prompt"), Mapping):
                 raw["prompt"] = {**raw["prompt"], "file": _anchor(raw["prompt"].get("file"), folder)}
+            if isinstance(raw.get("decoding"), Mapping):
+                raw["decoding"] = {
+                    **raw["decoding"],
+                    "json_schema": _schema(raw["decoding"].get("json_schema"), folder),
+                }
             raw["warm_start"] = _anchor(raw.get("warm_start"), folder)
             if str(raw.get("metric")).startswith(OWN_METRIC):
                 raw["metric"] = OWN_METRIC + _anchor(raw["metric"].removeprefix(OWN_METRIC), folder)
@@ -277,6 +317,17 @@ class Task:
         if "name" not in loaded and path.stem != "task":
             loaded["name"] = path.stem
         return cls.from_dict(_with_overrides(loaded, overrides or {}), folder=path.absolute().parent)
+
+
+def _schema(value: Any, folder: Path) -> Any:
+    """A JSON schema that was given as the path of a file."""
+    if not isinstance(value, str):
+        return value
+    path = folder / value
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"decoding: `json_schema` names {path}, which cannot be read as JSON ({error}).") from error
 
 
 def _anchor(value: Any, folder: Path, *, must_exist: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,19 +143,27 @@ def decoding_of(context: Context) -> Decoding:
     """As the task says; else answers are as long as nearly all targets, to the first break that no target has."""
     asked = context.task.decoding
     targets = [str(example.target) for example in context.fold.train]
-    stop = asked.stop
-    if stop is None:
+    constrained = bool(asked.choices or asked.regex or asked.json_schema)
+    stop = asked.stop or ()
+    if asked.stop is None and not constrained:
         stop = tuple([mark for mark in BREAKS if not any(mark in target for target in targets)][:1])
     most = asked.max_new_tokens
     if most is None:
         assert isinstance(context.base, Asked)
-        lengths = [len(ids) for ids in context.base.text_ids(targets[:SAMPLED_TARGETS])]
-        most = min(int(np.quantile(lengths, LONG_TARGET)) + 2, max(1, context.base.info.max_tokens // 2))
+        known = asked.choices or targets[:SAMPLED_TARGETS]
+        lengths = [len(ids) for ids in context.base.text_ids(known)]
+        # what has to be complete may be longer than what was seen
+        usual = 2 * max(lengths) if constrained else int(np.quantile(lengths, LONG_TARGET))
+        most = min(usual + 2, max(1, context.base.info.max_tokens // 2))
     return Decoding(
         max_new_tokens=most,
         temperature=asked.temperature,
         top_p=asked.top_p,
+        beams=asked.beams,
         stop=stop,
+        choices=asked.choices,
+        regex=asked.regex,
+        json_schema=None if asked.json_schema is None else json.dumps(asked.json_schema),
         seed=context.task.seed,
     )
 

@@ -9,7 +9,7 @@ Axes: B rows of a batch, T positions, V vocabulary.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from tunewise.errors import ConfigError
 from tunewise.models.asked import Asked
+from tunewise.models.beams import BeamSearch
 from tunewise.models.causal import Causal
+from tunewise.models.going import Allowed, Going
 from tunewise.models.precision import fast_float32
 from tunewise.models.tokens import by_length
 from tunewise.seeding import generator
@@ -30,9 +32,6 @@ CACHE_BYTES = 16 * 1024**3
 LEAVE = 0.75
 """Share of a batch's rows still writing below which the finished ones are dropped from it."""
 
-Allowed = Callable[[Sequence[int]], Sequence[int] | None]
-"""Of the tokens an answer has so far, those that may follow; None: any."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
@@ -43,8 +42,16 @@ class Decoding:
     """0: always the likeliest token (greedy)."""
     top_p: float = 1.0
     """Sample among the likeliest tokens that have this share of the probability (Holtzman et al. 2020)."""
+    beams: int = 1
+    """Answers that are kept while one is written (beam search), of which the likeliest by token is given."""
     stop: tuple[str, ...] = ()
     """An answer ends before the first of these."""
+    choices: tuple[str, ...] = ()
+    """Where there are any, an answer is one of these."""
+    regex: str | None = None
+    """An answer matches the whole of this expression."""
+    json_schema: str | None = None
+    """An answer is JSON that fits this schema, which is JSON as well."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -56,6 +63,11 @@ class Decoding:
             raise ConfigError(f"decoding: `top_p` must lie above 0 and be at most 1, got {self.top_p}.")
         if any(not text for text in self.stop):
             raise ConfigError("decoding: `stop` holds an empty text, which would end every answer. Leave it out.")
+        if self.beams < 1 or (self.beams > 1 and self.temperature > 0):
+            raise ConfigError(
+                f"decoding: `beams` must be 1 or more, and 1 where tokens are drawn; got {self.beams} at temperature "
+                f"{self.temperature}."
+            )
 
 
 @dataclass(frozen=True)
@@ -84,19 +96,6 @@ class _Row:
     """Up to a stop, once one was met."""
 
 
-class Going(Protocol):
-    """Answers that are being written, one in each row."""
-
-    def logits(self) -> Tensor:
-        """Of the next token of each row [B, V], float32."""
-
-    def go_on(self, tokens: Sequence[int]) -> None:
-        """Take these for the next token of each row."""
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone, in this order."""
-
-
 class Writer:
     """Writes answers with one base."""
 
@@ -112,7 +111,7 @@ class Writer:
         Greedy answers do not depend on the other prompts, but for rounding; sampled ones draw from (seed, prompt).
         """
         found: list[Written | None] = [None] * len(prompts)
-        lengths = np.array([len(ids) + decoding.max_new_tokens for ids in prompts], dtype=np.int64)
+        lengths = np.array([decoding.beams * (len(ids) + decoding.max_new_tokens) for ids in prompts], dtype=np.int64)
         most = BATCH_TOKENS_CPU if self.base.device.type == "cpu" else BATCH_TOKENS_DEVICE
         budget = max(1, min(most, CACHE_BYTES // self._cache_bytes()))
         with torch.inference_mode(), fast_float32():
@@ -130,6 +129,8 @@ class Writer:
         self, prompts: Sequence[np.ndarray], numbers: Sequence[int], decoding: Decoding, allowed: Allowed | None
     ) -> list[_Row]:
         going = self._begin(prompts)
+        if decoding.beams > 1:
+            return self._by_beams(going, numbers, decoding, allowed)
         rows = [_Row(number) for number in numbers]
         draws = [generator(decoding.seed, "answer", prompt.tobytes().hex()) for prompt in prompts]
         live = list(range(len(rows)))
@@ -137,7 +138,7 @@ class Writer:
             logits_BV = going.logits()
             chosen = self._chosen(logits_BV, [rows[i] for i in live], [draws[i] for i in live], decoding, allowed)
             for i, token in zip(live, chosen, strict=True):
-                self._take(rows[i], token, decoding)
+                self._take(rows[i], token, decoding, allowed)
             writing = [place for place, i in enumerate(live) if not rows[i].ended]
             if not writing:
                 break
@@ -146,6 +147,23 @@ class Writer:
                 going.select(writing)
                 live = [live[place] for place in writing]
         return rows
+
+    def _by_beams(
+        self, going: Going, numbers: Sequence[int], decoding: Decoding, allowed: Allowed | None
+    ) -> list[_Row]:
+        search = BeamSearch(
+            going,
+            beams=decoding.beams,
+            max_new_tokens=decoding.max_new_tokens,
+            end_ids=self.base.end_ids,
+            stopped=lambda ids: self._stopped(ids, decoding),
+            allowed=allowed,
+        )
+        found = search.run(len(numbers))
+        return [
+            _Row(number, list(beam.ids), beam.total, beam.ended, beam.text)
+            for number, beam in zip(numbers, found, strict=True)
+        ]
 
     def _chosen(
         self,
@@ -171,18 +189,24 @@ class Writer:
                 row.total += float(log_V[token])
         return chosen
 
-    def _take(self, row: _Row, token: int, decoding: Decoding) -> None:
+    def _take(self, row: _Row, token: int, decoding: Decoding, allowed: Allowed | None) -> None:
         if row.ended:
             return
         if token in self.base.end_ids:
             row.ended = True
             return
         row.ids.append(token)
-        if decoding.stop:
-            said = self._text(row.ids)
-            found = [place for stop in decoding.stop if (place := said.find(stop)) >= 0]
-            if found:
-                row.text, row.ended = said[: min(found)], True
+        row.text = self._stopped(row.ids, decoding)
+        may = None if allowed is None else allowed(row.ids)
+        row.ended = row.text is not None or (may is not None and len(may) == 0)
+
+    def _stopped(self, ids: Sequence[int], decoding: Decoding) -> str | None:
+        """What the ids say up to a stop; None where they met none."""
+        if not decoding.stop:
+            return None
+        said = self._text(ids)
+        found = [place for stop in decoding.stop if (place := said.find(stop)) >= 0]
+        return said[: min(found)] if found else None
 
     def _text(self, ids: Sequence[int]) -> str:
         text: str = self.base.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -244,14 +268,14 @@ def left_padded(prompts: Sequence[np.ndarray], *, pad_id: int) -> tuple[np.ndarr
     return ids_BT, mask_BT
 
 
-def _only(logits_BV: Tensor, allowed: Sequence[Sequence[int] | None]) -> Tensor:
+def _only(logits_BV: Tensor, allowed: Sequence[Sequence[int] | np.ndarray | None]) -> Tensor:
     """Logits with all tokens ruled out that may not follow."""
     ruled = torch.full_like(logits_BV, -torch.inf)
     for row, ids in enumerate(allowed):
         if ids is None:
             ruled[row] = logits_BV[row]
         else:
-            at = torch.as_tensor(list(ids), device=logits_BV.device)
+            at = torch.as_tensor(ids, dtype=torch.long, device=logits_BV.device)
             ruled[row, at] = logits_BV[row, at]
     return ruled
 

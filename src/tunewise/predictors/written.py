@@ -11,8 +11,10 @@ from tunewise.config import Truncation
 from tunewise.errors import BundleError, ConfigError, ModelError, PromptError
 from tunewise.models.answers import scorer_of, writer_of
 from tunewise.models.asked import Asked
+from tunewise.models.constraint import of_choices, of_regex, of_schema, written_ids
 from tunewise.models.encoder import Encoder
 from tunewise.models.generate import Decoding
+from tunewise.models.going import Allowed
 from tunewise.models.prefix_tree import Request
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
@@ -23,6 +25,7 @@ from tunewise.predictors.prompted import (
     check_turns,
     fitted_prompts,
     reading,
+    said_to,
     shown_before,
     tokens_of,
     with_evidence,
@@ -74,6 +77,7 @@ class WrittenPredictor:
         self.thresholds: Thresholds = None
         self.given = Given()
         """What was given up for the last rows that were asked about."""
+        self._allowed = allowed_by(self._asked, prompt, decoding)
         self._writer = writer_of(base)
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -83,7 +87,7 @@ class WrittenPredictor:
         shown = shown_before(self, examples)
         fitted = self._fitted(examples, shown)
         prompts = self._asked.prompt_ids([joined(parts) for parts in fitted])
-        answers = self._writer.write(prompts, self.decoding)
+        answers = self._writer.write(prompts, self.decoding, allowed=self._allowed)
         targets = self._targets(fitted, examples)
         predictions = [
             Prediction(
@@ -102,7 +106,7 @@ class WrittenPredictor:
         texts = [joined(parts) for parts in self._prompts(examples)]
         targets = [str(example.target) for example in examples if example.target is not None]
         read = sum(map(len, base.text_ids(texts))) * (2 if targets else 1) + sum(map(len, base.text_ids(targets)))
-        return read + WRITTEN * len(texts) * self.decoding.max_new_tokens
+        return read + WRITTEN * self.decoding.beams * len(texts) * self.decoding.max_new_tokens
 
     def _prompts(self, examples: Sequence[Example]) -> list[tuple[Part, ...]]:
         return self._fitted(examples, shown_before(self, examples))
@@ -181,7 +185,8 @@ class WrittenPredictor:
         settings = read_settings(folder / name, keys)
         try:
             prompt = Prompt.from_plain(settings["prompt"])
-            decoding = Decoding(**{**settings["decoding"], "stop": tuple(settings["decoding"]["stop"])})
+            lists = {key: tuple(settings["decoding"][key]) for key in ("stop", "choices")}
+            decoding = Decoding(**{**settings["decoding"], **lists})
         except (KeyError, TypeError, ConfigError) as error:
             raise BundleError(f"{name}: the prompt cannot be read ({error}). The bundle is damaged.") from error
         if prompt.digest != settings["digest"]:
@@ -189,3 +194,27 @@ class WrittenPredictor:
         base = bases(settings["base"])
         check_turns(prompt, base, name)
         return {"base": base, "policy": settings["policy"], "prompt": prompt, "decoding": decoding}
+
+
+def allowed_by(base: Asked, prompt: Prompt, decoding: Decoding) -> Allowed | None:
+    """What may be written after this prompt; None: anything.
+
+    Raises:
+        ModelError: the base cannot write a choice, or not in so many tokens.
+        ConfigError: an expression or a schema cannot be read, or what reads it is not installed.
+    """
+    before = said_to(base, prompt).before_answer
+    if decoding.choices:
+        answers = [prompt.answer(text) for text in decoding.choices]
+        longest = max(map(len, written_ids(base, before, answers)))
+        if longest > decoding.max_new_tokens:
+            raise ModelError(
+                f"written: of the choices the longest has {longest} tokens, and `max_new_tokens` is "
+                f"{decoding.max_new_tokens}. Set it to {longest} or more."
+            )
+        return of_choices(base, before, answers)
+    if decoding.regex is not None:
+        return of_regex(base, prompt.answer(""), decoding.regex)
+    if decoding.json_schema is not None:
+        return of_schema(base, prompt.answer(""), decoding.json_schema)
+    return None

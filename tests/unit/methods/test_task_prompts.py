@@ -1,6 +1,8 @@
 """What a task says of its prompt holds for every rung that asks, and is checked before anything is tried."""
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -180,12 +182,64 @@ def test_a_field_that_no_row_has_is_refused_before_anything_is_tried() -> None:
         ({"decoding": {"max_new_tokens": 2}}, "`decoding` is about texts to be written"),
         ({"kind": "generate", "decoding": {"top_p": 0.9}}, "at `temperature: 0` none is"),
         ({"kind": "generate", "decoding": {"stop": ["a", ""]}}, "`stop` holds an empty text"),
+        ({"kind": "generate", "decoding": {"beams": 0}}, "`beams` must be 1 or more"),
+        ({"kind": "generate", "decoding": {"beams": 2, "temperature": 1}}, "Keep one of them"),
+        ({"kind": "generate", "decoding": {"choices": ["a"], "regex": "a"}}, "`choices` and `regex` both say"),
+        ({"kind": "generate", "decoding": {"regex": "a", "stop": ["b"]}}, "`stop` changes nothing"),
+        ({"kind": "generate", "decoding": {"choices": ["a", " b"]}}, "texts without blanks around them"),
+        ({"kind": "generate", "decoding": {"choices": ["a", "a"]}}, "stands twice among `choices`"),
+        ({"kind": "generate", "decoding": {"json_schema": 3}}, "`json_schema` is keys and values"),
         ({"kind": "generate", "decoding": {"max_new_tokens": 0}}, "`max_new_tokens` must be 1 or more"),
     ],
 )
 def test_prompt_and_decoding_of_a_task_are_read_strictly(changes, sentence) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Task.from_dict({"train": "x.csv", **changes})
+
+
+def test_a_schema_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "object"}', encoding="utf-8")
+    raw = {"train": "x.csv", "kind": "generate", "decoding": {"json_schema": "schema.json"}}
+    assert Task.from_dict(raw, folder=tmp_path).decoding.json_schema == {"type": "object"}
+    with pytest.raises(ConfigError, match=r"`json_schema` names .*scheme.json, which cannot be read as JSON"):
+        Task.from_dict({**raw, "decoding": {"json_schema": "scheme.json"}}, folder=tmp_path)
+
+
+DATE = r"(19|20)\d\d"
+KIND = {"type": "object", "properties": {"kind": {"enum": ["bug", "wish"]}}, "required": ["kind"]}
+
+
+@pytest.mark.parametrize("rung", ["zero_shot", "few_shot", "lora"])
+@pytest.mark.parametrize(
+    ("decoding", "fits"),
+    [
+        ({"choices": ("billing", "login", "log")}, lambda text: text in ("billing", "login", "log")),
+        ({"regex": DATE}, lambda text: re.fullmatch(DATE, text)),
+        ({"json_schema": {**KIND, "additionalProperties": False}}, lambda text: json.loads(text)["kind"]),
+    ],
+)
+def test_what_is_written_keeps_the_tasks_constraint(base, rung, decoding, fits, tmp_path: Path) -> None:
+    made = context(base, kind="generate", decoding=DecodingConfig(beams=2, max_new_tokens=16, **decoding))
+    method = get_method(rung)
+    assert method.skip(made) is None
+    config = method.default(made)
+    if rung == "lora":
+        config = dataclasses.replace(config, epochs=1.0, batch_size=6)
+    bracket = method.open(made, [config])
+    bracket.advance(bracket.horizon)
+    predictor = bracket.predictor(0)
+    answers = predictor.predict(made.fold.race)
+    assert all(fits(answer.text) and not answer.abstained for answer in answers)
+    predictor.save(tmp_path)
+    again = load_predictor(tmp_path, lambda name: base)
+    assert [each.text for each in again.predict(made.fold.race)] == [each.text for each in answers]
+
+
+def test_choices_longer_than_an_answer_may_be_are_no_choices(base) -> None:
+    long = DecodingConfig(choices=("billing and much more", "login"), max_new_tokens=2)
+    why = get_method("zero_shot").skip(context(base, kind="generate", decoding=long))
+    assert "of the choices the longest has" in str(why)
+    assert "`max_new_tokens` is 2" in str(why)
 
 
 def test_a_text_alone_is_the_template_and_paths_are_taken_from_the_task_file(tmp_path: Path) -> None:
