@@ -26,7 +26,7 @@ CELLS = (
         for rung in ("linear_probe", "contrastive", "prompt_tuning", "bitfit", "ia3", "adapter", "lora", "full")
         for architecture in ARCHITECTURES[1:]
     ]
-    + [(rung, architecture) for rung in ("zero_shot",) for architecture in ARCHITECTURES[1:]]
+    + [(rung, architecture) for rung in ("zero_shot", "cloze") for architecture in ARCHITECTURES[1:]]
     + [("prefix_tuning", "roberta"), ("prefix_tuning", "electra"), ("zero_shot", HEADLESS), ("lora", HEADLESS)]
     + [(rung, architecture) for rung in LADDER for architecture in CAUSAL if "causal" in get_method(rung).families]
     + [

@@ -25,8 +25,9 @@ from tunewise.methods.writing import bench_for, cannot_learn
 from tunewise.models.encoder import Encoder
 from tunewise.predictors.base import Predictor
 from tunewise.training.adapted import StackedPopulation
+from tunewise.training.frozen import LowerBlocks
 from tunewise.training.loop import Loop
-from tunewise.training.population import WORK_ADAPTER
+from tunewise.training.population import WORK_ADAPTER, Population
 from tunewise.training.precision import working_dtype
 from tunewise.types import Cost, Family, Kind
 
@@ -122,6 +123,20 @@ class StackedMethod(ABC):
         )
         return with_kept_states(whole, context, config)
 
+    def population(
+        self, context: Context, bench: Bench, base: Encoder, configs: Sequence[Any], lower: LowerBlocks | None
+    ) -> Population:
+        """Candidates of one structure on the base in the numbers that training works in.
+
+        `lower` stands in for the blocks that are not trained.
+        """
+        return StackedPopulation(
+            base,
+            lambda model: self.stack(context, configs, model if lower is None else lower.attach(model)),
+            bench.head(configs[0]),
+            unit_length=bench.unit_length(configs[0]),
+        )
+
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         reserved = [self.stack(context, [config], context.base.model).reserved for config in configs]
         made: dict[object, Bench] = {}
@@ -137,13 +152,7 @@ class StackedMethod(ABC):
             chosen, own = [configs[i] for i in indices], benches[indices[0]]
             top = top_layers(chosen[0])
             lower = None if top is None else below[top]
-            population = StackedPopulation(
-                base,
-                lambda model: self.stack(context, chosen, model if lower is None else lower.attach(model)),
-                own.head(chosen[0]),
-                unit_length=own.unit_length(chosen[0]),
-            )
-            return on_share(own.loop(population, chosen), lower)
+            return on_share(own.loop(self.population(context, own, base, chosen, lower), chosen), lower)
 
         def finish(index: int, tensors: Mapping[str, Tensor]) -> Predictor:
             def finished(own: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Form]:
@@ -151,7 +160,8 @@ class StackedMethod(ABC):
 
             return benches[index].predictor(configs[index], tensors, finished)
 
-        notes = [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
+        notes = [note for own in made.values() if own is not bench for note in own.notes]
+        notes += [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
         if context.layout:
             return TrainedBracket(
                 bench=bench, build=build, finish=finish, groups=context.layout, notes=notes, benches=benches

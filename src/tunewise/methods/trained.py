@@ -136,6 +136,8 @@ class Bench(ABC):
     race: Any
     watched: Any
     """Of the race rows, those that are read while members train."""
+    work: int = 0
+    """What was spent, in tokens, before there was anything to train."""
 
     def __init__(self, context: Context, *, reserved: int = 0) -> None:
         """`reserved`: positions of the base's limit that a soft prompt takes."""
@@ -411,6 +413,7 @@ class TrainedBracket:
         # of all candidates, also those that leave: the unit of fidelity must not change under way
         self._horizon = max(loop.horizon for loop in self.loops)
         self._fidelity = 0
+        self._owed = sum(each.work for each in {id(own): own for own in (bench, *self._bench_of.values())}.values())
 
     def _open(self, groups: list[list[int]]) -> None:
         self.groups = groups
@@ -432,7 +435,7 @@ class TrainedBracket:
     def advance(self, fidelity: int, members: Sequence[int] | None = None) -> int:
         fidelity = min(fidelity, self.horizon)
         wanted = None if members is None else {self.members[member] for member in members}
-        work = 0
+        work, self._owed = self._owed, 0
         for group, loop in zip(self.groups, self.loops, strict=True):
             if wanted is None or not wanted.isdisjoint(group):
                 work += loop.advance(round(fidelity * loop.horizon / self.horizon))
@@ -535,6 +538,7 @@ class TrainedBracket:
             "groups": self.groups,
             "fidelity": self._fidelity,
             "horizon": self._horizon,
+            "owed": self._owed,
             "loops": metas,
         }
 
@@ -542,6 +546,7 @@ class TrainedBracket:
         self._open([[int(i) for i in group] for group in meta["groups"]])
         self.members = [int(i) for i in meta["members"]]
         self._fidelity, self._horizon = int(meta["fidelity"]), int(meta["horizon"])
+        self._owed = int(meta["owed"])
         for number, (loop, own) in enumerate(zip(self.loops, meta["loops"], strict=True)):
             prefix = f"{number}/"
             loop.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, own)

@@ -6,6 +6,7 @@ Axes: S places, H hidden, V vocabulary.
 """
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -34,6 +35,8 @@ class Causal(WritingBase):
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.start_ids: tuple[int, ...] = added_before(tokenizer)
         self.end_ids: tuple[int, ...] = ends_of(model, tokenizer)
+        self.origin: Causal = self
+        """The base as it was loaded, also of what was made of it."""
 
     @property
     def body(self) -> nn.Module:
@@ -123,6 +126,12 @@ class Causal(WritingBase):
     @property
     def read_weights(self) -> list[nn.Parameter]:
         return list(self._reader.parameters())
+
+    def at_answer(self) -> Self:
+        """The base with, for vectors of texts, what it writes the next token from."""
+        view = copy.copy(self)
+        view.info = dataclasses.replace(self.info, pooling="last", normalize=False)
+        return view
 
     def read(self, hidden_SH: Tensor) -> Tensor:
         """Logits [S, V] of the next token after each of these last hidden states, as the whole model computes them."""

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -19,11 +19,13 @@ from tunewise.adapters.stack import Form
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
 from tunewise.models.asked import Asked
+from tunewise.models.causal import Causal
 from tunewise.models.encoder import Encoder, answering
+from tunewise.models.masked import Masked
 from tunewise.models.tree import shared_tree
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
-from tunewise.predictors.prompted import prompt_tokens
+from tunewise.predictors.prompted import check_turns, prompt_tokens
 from tunewise.predictors.several import Thresholds, from_logits, from_settings, to_settings
 from tunewise.prompts.prompt import Prompt
 from tunewise.types import Example, Prediction
@@ -58,7 +60,7 @@ class AdaptedPredictor:
         """`tensors`: of one member with an `adapter`, else every weight of the base by name.
 
         `unit_length`: whether the head reads vectors scaled to length 1. `prompt`: what the base reads of a row; the
-        head then reads what it has at the prompt's last token.
+        head then reads what it has where the answer to that stands.
 
         Raises:
             ModelError: the tensors do not fit the base.
@@ -68,8 +70,10 @@ class AdaptedPredictor:
         self.weight_LH, self.bias_L = weight_LH.astype(np.float32), bias_L.astype(np.float32)
         self.tensors, self.adapter, self.unit_length = dict(tensors), adapter, unit_length
         self.thresholds, self.prompt = thresholds, prompt
-        if prompt is not None and not isinstance(base, Asked):
-            raise ModelError(f"adapted: {base.info.name} reads no prompts. Use a causal base.")
+        if prompt is not None:
+            if not isinstance(base, Causal | Masked):
+                raise ModelError(f"adapted: {base.info.name} gives no vectors that answers to prompts are read off.")
+            self.base, base = base.origin, base.at_answer()
         if self.weight_LH.shape != (len(labels), base.info.hidden_size) or self.bias_L.shape != (len(labels),):
             raise ModelError(
                 f"adapted: the head should be {len(labels)} labels by {base.info.hidden_size}, found "
@@ -85,8 +89,7 @@ class AdaptedPredictor:
             own_weights(encoder.model, self.tensors)
         else:
             encoder = with_adapter(base, self.tensors, self.adapter)
-        pooling = base.info.pooling if self.prompt is None else "last"
-        encoder.info = dataclasses.replace(encoder.info, normalize=self.unit_length, pooling=pooling)
+        encoder.info = dataclasses.replace(encoder.info, normalize=self.unit_length)
         return encoder
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
@@ -111,6 +114,7 @@ class AdaptedPredictor:
             "unit_length": self.unit_length,
             "weights": "full" if self.adapter is None else "adapter",
             "prompt": None if self.prompt is None else self.prompt.plain(),
+            "digest": None if self.prompt is None else self.prompt.digest,
             **to_settings(self.thresholds),
         }
         write_settings(folder / SETTINGS, settings)
@@ -126,7 +130,11 @@ class AdaptedPredictor:
         keys = {"base": str, "labels": list, "policy": str, "unit_length": bool, "weights": str}
         settings = read_settings(folder / SETTINGS, keys)
         base, labels = bases(settings["base"]), tuple(settings["labels"])
-        head = read_arrays(folder / HEAD, {"weight": (len(labels), base.info.hidden_size), "bias": (len(labels),)})
+        prompt = _measured(settings)
+        if prompt is not None:
+            check_turns(prompt, base, SETTINGS)
+        read = base.at_answer() if prompt is not None and isinstance(base, Masked) else base
+        head = read_arrays(folder / HEAD, {"weight": (len(labels), read.info.hidden_size), "bias": (len(labels),)})
         try:
             adapter = None
             if settings["weights"] == "full":
@@ -143,10 +151,27 @@ class AdaptedPredictor:
                 adapter=adapter,
                 unit_length=settings["unit_length"],
                 thresholds=from_settings(settings, labels),
-                prompt=None if settings.get("prompt") is None else Prompt.from_plain(settings["prompt"]),
+                prompt=prompt,
             )
         except (OSError, SafetensorError, ModelError, KeyError, TypeError) as error:
             raise BundleError(f"adapted: {error} The bundle is damaged, or its base is another one.") from error
+
+
+def _measured(settings: Mapping[str, Any]) -> Prompt | None:
+    """The prompt that was trained with; None where the base reads rows as they are.
+
+    Raises:
+        BundleError: it is damaged, or another one.
+    """
+    if settings.get("prompt") is None:
+        return None
+    try:
+        prompt = Prompt.from_plain(settings["prompt"])
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{SETTINGS}: the prompt cannot be read ({error}). The bundle is damaged.") from error
+    if prompt.digest != settings.get("digest"):
+        raise BundleError(f"{SETTINGS}: the prompt is not the one that was trained with. Copy the bundle again.")
+    return prompt
 
 
 def with_adapter(base: AnyBase, tensors: Mapping[str, Tensor], adapter: Form) -> AnyBase:

@@ -26,7 +26,7 @@ from tunewise.predictors.head import Features, vectors
 from tunewise.predictors.neighbours import Neighbours, texts_of
 from tunewise.predictors.several import Thresholds, from_logits
 from tunewise.prompts.conversed import ChatPrompt
-from tunewise.prompts.gap import GapPrompt
+from tunewise.prompts.gap import GapPrompt, names_place
 from tunewise.prompts.labels import LabelWords
 from tunewise.prompts.prompt import Demonstration, Part, Prompt, joined
 from tunewise.prompts.window import Given, fitted
@@ -43,10 +43,19 @@ SAYS_NOTHING = ("N/A", "[MASK]", "")
 
 
 def said_to(base: Asked, prompt: Prompt) -> Prompt:
-    """The prompt in the form that this base answers: with a gap, where it fills gaps."""
-    if prompt.turns is not None:
-        return ChatPrompt.of(prompt)
-    return GapPrompt.of(prompt) if isinstance(base, Masked) else prompt
+    """The prompt in the form that this base answers: with a gap, where it fills gaps.
+
+    Raises:
+        PromptError: what leads to the answer says where it stands, and the base writes it at the end.
+    """
+    if isinstance(base, Masked):
+        return GapPrompt.of(prompt)
+    if names_place(prompt.lead):
+        raise PromptError(
+            f"prompt: `lead` says where the answer stands, {prompt.lead!r}, and {base.info.name} writes answers after "
+            "its prompt. Leave {{ mask }} out, or use a base that fills gaps (BERT and its kin)."
+        )
+    return prompt if prompt.turns is None else ChatPrompt.of(prompt)
 
 
 def reading(base: Asked, prompt: Prompt) -> Asked:
@@ -137,10 +146,19 @@ class _Shorter:
         return True
 
 
-def prompt_tokens(base: Asked, prompt: Prompt, examples: Sequence[Example], policy: Truncation) -> Tokens:
-    """What the base reads before it answers, one sequence a row; no longer than its limit."""
+def prompt_tokens(
+    base: Asked,
+    prompt: Prompt,
+    examples: Sequence[Example],
+    policy: Truncation,
+    shown: Sequence[Sequence[Demonstration]] | None = None,
+) -> Tokens:
+    """What the base reads before it answers, one sequence a row; no longer than its limit.
+
+    `shown`: what is shown with each row, in the place of what is shown with all.
+    """
     base = reading(base, prompt)
-    parts, given = fitted_prompts(base, prompt, examples, policy, base.room(0))
+    parts, given = fitted_prompts(base, prompt, examples, policy, base.room(0), shown)
     ids = base.prompt_ids([joined(each) for each in parts])
     return Tokens(ids=ids, types=None, row_S=np.arange(len(ids)), rows=len(ids), cut_tokens=given.input_tokens)
 

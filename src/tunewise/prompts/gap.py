@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from typing import Self
 
 from tunewise.errors import PromptError
-from tunewise.prompts.prompt import BETWEEN, Demonstration, Part, Prompt
-from tunewise.prompts.row import AnyRow, Row
+from tunewise.prompts.prompt import BETWEEN, Demonstration, Part, Prompt, different_rows
+from tunewise.prompts.row import AnyRow
 from tunewise.prompts.template import Template
 from tunewise.types import GAP, NEXT
 
@@ -35,15 +35,10 @@ class GapPrompt(Prompt):
     ) -> list[tuple[Part, ...]]:
         if shown is None:
             shown = [self.demonstrations] * len(rows)
-        # rows that are shown often are rendered once
-        different = {id(each): each for own in shown for each in own}
-        names = [f"demonstration {i}" for i in range(1, len(different) + 1)]
-        blocks = self._blocks(
-            [*(Row(name, each.fields) for name, each in zip(names, different.values(), strict=True)), *rows]
-        )
-        lead = self._lead
+        different, to_render = different_rows(shown)
+        blocks, lead = self._blocks([*to_render, *rows]), self._lead
         part_of = {
-            key: Part("demonstration", NEXT + self.completed(block + lead, each.answer))
+            key: Part("demonstration", NEXT + self.completed(block + lead, self.neutral(each.answer)))
             for (key, each), block in zip(different.items(), blocks, strict=False)
         }
         before = [Part("instruction", self.instruction + BETWEEN)] if self.instruction else []
@@ -94,6 +89,11 @@ class GapPrompt(Prompt):
                     "needed. Say {{ mask }} once, whatever the row holds."
                 )
         return blocks
+
+
+def names_place(lead: str) -> bool:
+    """Whether what leads to an answer says where the answer stands."""
+    return _PLACE.search(lead) is not None
 
 
 def _with_gap(row: AnyRow) -> AnyRow:

@@ -131,6 +131,12 @@ def test_a_base_that_does_not_write_is_refused(tiny) -> None:
         made(tiny)
 
 
+def test_a_base_that_writes_has_no_place_for_an_answer_in_the_middle(base: Causal) -> None:
+    prompt = Prompt(words={label: label for label in LABELS}, lead=" It was {{ mask }}.")
+    with pytest.raises(PromptError, match=r"writes answers after its prompt\. Leave \{\{ mask \}\} out"):
+        made(base, prompt=prompt).predict(ROWS)
+
+
 def test_a_label_without_words_is_refused(base: Causal) -> None:
     with pytest.raises(PromptError, match="no words for the label 'good'"):
         made(base, prompt=Prompt(words={"bad": "worst", "so-so": "ok"}))
