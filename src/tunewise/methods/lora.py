@@ -3,15 +3,16 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tunewise.adapters.lora import LoraForm, LoraStack, Start, Targets, principal_parts, target_layers
 from tunewise.adapters.stack import Form, Member, linear_of, turned
 from tunewise.errors import ConfigError
-from tunewise.methods.base import Choice, Context, Parameters, Real
+from tunewise.methods.base import Choice, Context, Parameters, Real, Space
 from tunewise.methods.stacked import StackedConfig, StackedMethod
 from tunewise.methods.top_layers import TopLayersConfig
 from tunewise.training.precision import cast_base, working_dtype
@@ -80,6 +81,12 @@ class Lora(StackedMethod):
     default_share = 1 / 6
     Config = LoraConfig
     parameters = SEARCHED
+
+    def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
+        """Of ranks that every adapted layer has room for."""
+        layers = [linear_of(context.base.model, path, self.name) for path in target_layers(context.base.model)]
+        room = min(min(layer.in_features, layer.out_features) for layer in layers)
+        return [config for config in super().propose(context, space, rng, n) if config.rank <= room]
 
     def stack(self, context: Context, configs: Sequence[LoraConfig], model: nn.Module) -> LoraStack:
         first = configs[0]

@@ -214,24 +214,32 @@ def check_probes(bundle: Bundle, folder: Path) -> None:
                 f"by {gap:.2g} (allowed: {tolerance:g}). This machine does not compute what was measured; "
                 "try --device cpu, or fit again here."
             )
-        if answer.text != probe.label and manifest.kind == "generate":
-            _check_text(bundle, probe, folder, i, tolerance)
+        if manifest.kind == "generate":
+            _check_text(bundle, probe, answer, folder, i, tolerance)
         elif answer.text != probe.label and not _is_tie(probe, bundle.predictor.thresholds, tolerance):
             raise BundleError(f"{folder}: probe {i} was answered '{probe.label}' and is now '{answer.text}'.")
 
 
-def _check_text(bundle: Bundle, probe: Probe, folder: Path, place: int, tolerance: float) -> None:
-    """Rounding may lead to another text; the one that was written must be as probable as it was.
+def _check_text(bundle: Bundle, probe: Probe, answer: Prediction, folder: Path, place: int, tolerance: float) -> None:
+    """The text that was written must be as probable as it was; if it is, rounding may have led to another one.
 
     Raises:
-        BundleError: it is not, or the predictor cannot say.
+        BundleError: it is not, or another text is written and the predictor cannot say.
     """
     predictor, before = bundle.predictor, (probe.scores or {}).get(LOG_PROBABILITY)
     now = None
     if isinstance(predictor, WrittenPredictor) and before is not None:
         now = predictor.log_probability(bundle.example(place, probe.fields), probe.label)
-    if now is None or before is None or not abs(now - before) <= tolerance * (1.0 + abs(before)):
-        raise BundleError(f"{folder}: probe {place} was answered '{probe.label}', which is not what is written now.")
+    if now is None or before is None:
+        if answer.text != probe.label:
+            raise BundleError(
+                f"{folder}: probe {place} was answered '{probe.label}', which is not what is written now."
+            )
+    elif not abs(now - before) <= tolerance * (1.0 + abs(before)):
+        raise BundleError(
+            f"{folder}: probe {place} was answered '{probe.label}' with a log-probability of {before:.4f}, which is "
+            f"{now:.4f} now. This machine does not compute what was measured; try --device cpu, or fit again here."
+        )
 
 
 def _gap(before: Mapping[str, float] | None, now: Mapping[str, float] | None) -> float:
