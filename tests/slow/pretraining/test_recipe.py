@@ -1,0 +1,122 @@
+"""The recipe at a toy size, from sources to batches and the 5-gram: the same bytes twice, and nothing measured on."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("inscriptis", reason="the corpus recipe has requirements of its own: pretraining/requirements.txt")
+
+from pretraining import corpus, ngram, pack, tokenizer
+from pretraining.debian import Unpacked
+from pretraining.documents import Document, Pair, held_out
+from pretraining.sources import Places, Source
+
+WORDS = [
+    *("shell", "line", "file", "name", "reads", "writes", "prints", "opens", "closes", "directory", "command"),
+    *("option", "value", "table", "index", "query", "the", "a", "of", "to", "and", "that", "is", "in", "be", "with"),
+]
+MEASURED = "the quick brown fox of the shell jumps over each lazy line that it reads in the file"
+
+
+def text(rng: np.random.Generator, sentences: int) -> str:
+    lines = [" ".join(rng.choice(WORDS, size=9)).capitalize() + "." for _ in range(sentences)]
+    return "The page is to be read with care.\n\n" + " ".join(lines)
+
+
+def pages(places: Places):
+    rng = np.random.default_rng(0)
+    for number in range(120):
+        yield Document(id=f"pages/{number}", title=f"The page {number}", topic="the shell", text=text(rng, 20))
+    yield Document(id="pages/double", title="The page 0 again", text=text(np.random.default_rng(0), 20))
+    yield Document(id="pages/measured", title="The fox", text=f"{text(rng, 20)}\n\nIt says: {MEASURED}.")
+    yield Document(id="pages/short", title="Short", text="The end.")
+
+
+def code(places: Places):
+    for number in range(60):
+        source = (
+            f'def read_{number}(path):\n    """Return line {number} of the file."""\n    return lines(path)[{number}]\n'
+        )
+        yield Document(id=f"code/{number}", title="code", text=source * 2)
+        fields = {"code": f"def read_{number}(path):\n    return lines(path)[{number}]"}
+        yield Pair(document=f"code/{number}", task="code_summary", fields=fields, answer=f"Return line {number}.")
+
+
+SOURCES = [
+    Source(name="toy/pages", kind="docs", license="CC0-1.0", read=pages),
+    Source(name="toy/code", kind="code", license="MIT", read=code),
+]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.*"))}
+
+
+@pytest.mark.slow
+def test_the_recipe_from_sources_to_batches(tmp_path):
+    data, examples = tmp_path / "data", tmp_path / "examples"
+    (data / "lm_text").mkdir(parents=True)
+    (data / "lm_text" / "wikitext2_valid.raw").write_text(" = Lobster = \n\n The lobster is a large animal . \n")
+    (data / "foxes").mkdir()
+    (data / "foxes" / "all.jsonl").write_text(json.dumps({"text": MEASURED}) + "\n")
+    examples.mkdir()
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "fox.py").write_text("# nothing of the sources\n")
+    places = Places(data, Unpacked(tmp_path / "cache"))
+    report = corpus.make(tmp_path / "a", places, SOURCES, examples=examples, library=library)
+    again = corpus.make(tmp_path / "b", places, SOURCES, examples=examples, library=library)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert report == again
+    before = digests(tmp_path / "a")
+    never = [Source(name=each.name, kind=each.kind, license=each.license, read=_not_again) for each in SOURCES]
+    corpus.make(tmp_path / "a", places, never, examples=examples, library=library)
+    assert digests(tmp_path / "a") == before
+
+    dropped = report["sources"]["toy/pages"]["dropped"]
+    assert dropped["short"] == dropped["exact duplicate"] == dropped["passage: measured on"] == 1
+    assert report["measured_on"]["dropped"] == {"foxes": 1}
+    train, kept_out = (list(corpus.read_texts(tmp_path / "a", part)) for part in ("train", "held_out"))
+    assert not any("quick brown fox" in each.text for each in [*train, *kept_out])
+    assert train
+    assert kept_out
+    assert not any(held_out(each.document) for each in train)
+    assert all(held_out(each.document) for each in kept_out)
+    assert {each.kind for each in train} == {"docs", "code", "task"}
+    assert {each.source for each in train} >= {
+        "toy/pages",
+        "toy/code",
+        "tasks/title",
+        "tasks/topic",
+        "tasks/code_summary",
+    }
+
+    learnt = tokenizer.make(tmp_path / "a", tmp_path / "tokenizer", vocabulary=450)
+    assert learnt["vocabulary"] == 450
+    assert learnt["held_out"]["wikitext2"]["bytes_per_token"] > 1
+    tokens = tmp_path / "tokens"
+    manifest = pack.make(tmp_path / "a", tmp_path / "tokenizer", tokens)
+    shard = pack.read(tokens, "train")
+    assert (
+        manifest["parts"]["train"]["tokens"]
+        == len(shard.tokens_N)
+        == sum(manifest["parts"]["train"]["by_source"].values())
+    )
+    assert len(shard) == len(train)
+    stream = pack.Stream(shard, length=64, seed=0)
+    assert pack.causal_batch(stream, 3, 4).input_ids.shape == (4, 64)
+    plain = pack.Stream(shard, np.flatnonzero(shard.answer_D == 0), length=pack.taken_for(64), seed=0)
+    questions = pack.Questions(pack.read(tokens, "questions"), length=64, answer_length=64, seed=0)
+    assert pack.seq2seq_batch(plain, questions, 0, 8, length=64, seed=0).labels.shape[0] == 8
+
+    measured = ngram.measure(tokens, guesses=50)["parts"]
+    uniform = np.log2(450) / learnt["held_out"]["docs"]["bytes_per_token"]
+    assert measured["docs"]["bits_per_byte"] < 0.6 * uniform
+    assert measured["docs"]["masked_tokens_5gram"] >= measured["docs"]["masked_tokens_unigram"]
+
+
+def _not_again(places: Places):
+    raise AssertionError("a source that was read is not read again")
