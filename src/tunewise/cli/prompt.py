@@ -39,6 +39,7 @@ def show(
     from tunewise.data.load import load_data
     from tunewise.methods import get_method
     from tunewise.methods.base import Context, Fold, default_of
+    from tunewise.methods.writing import as_read
     from tunewise.models.asked import Asked
     from tunewise.models.embed import FeatureStore
     from tunewise.models.load import load_base
@@ -65,7 +66,7 @@ def show(
         seed=parsed.seed,
         train_tokens=base.encode([each.texts for each in data.train], policy).tokens,
     )
-    method = get_method(rung)
+    context, method = as_read(context), get_method(rung)
     bracket = method.open(context, [default_of(method, context)])
     bracket.advance(bracket.horizon)
     predictor = bracket.predictor(0)

@@ -176,8 +176,5 @@ def _asked(context: Context, config: PromptConfig, base: WritingBase | None = No
 
 
 def _can_be_learnt(base: WritingBase, request: Request | None) -> bool:
-    """Whether an answer fits and says something: beside its end, a token that is no control token."""
-    if request is None:
-        return False
-    special = set(base.tokenizer.all_special_ids)
-    return any(int(token) not in special for token in request.continuation)
+    """Whether an answer fits and says something, beside control tokens and spaces."""
+    return request is not None and bool(base.tokenizer.decode(request.continuation, skip_special_tokens=True).strip())
