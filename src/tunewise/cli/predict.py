@@ -13,7 +13,10 @@ from tunewise.errors import DataError
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="A bundle, or the run folder that holds one.")],
-    input_: Annotated[Path, typer.Option("--input", "-i", help="CSV, TSV, JSONL or Parquet with the task's columns.")],
+    input_: Annotated[
+        Path,
+        typer.Option("--input", "-i", help="CSV, TSV, JSONL or Parquet with the task's columns, or conversations."),
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSONL file; default: standard output.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     encoding: Annotated[str, typer.Option(help="Of the input file.")] = "utf-8",
@@ -26,7 +29,7 @@ def predict(
     Example: tunewise predict runs/tickets-1/bundle --input new.jsonl --output answers.jsonl
     """
     from tunewise.data.loaders import load_table
-    from tunewise.data.rows import example_rows
+    from tunewise.data.rows import example_rows, question_rows
     from tunewise.door import load, predictions_as_rows
     from tunewise.runs import write_atomic
 
@@ -39,7 +42,8 @@ def predict(
             "Read `scores` in the answers instead."
         )
     table = load_table(input_, encoding=encoding, delimiter=None, role="input")
-    examples = example_rows(table, loaded.manifest.columns)
+    talks = loaded.manifest.extra.get("conversations")
+    examples = question_rows(table) if talks else example_rows(table, loaded.manifest.columns)
     for note in table.notes:
         typer.echo(note, err=True)
     if cut := loaded.cut_rows(examples):

@@ -21,6 +21,8 @@ ROLES: Mapping[str, Role] = {
     **dict.fromkeys(("tool", "observation", "function"), "tool"),
 }
 PREFERENCES = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))
+UNSAID = "..."
+"""Stands for an answer where a row is only asked about."""
 Turns = tuple[Message, ...]
 
 
@@ -48,6 +50,21 @@ def find_layout(table: Table, target: str | None) -> Layout | None:
     else:
         return None
     return layout if target in (None, answer_column(layout)) else None
+
+
+def find_questions(table: Table) -> Layout | None:
+    """How the rows hold conversations that wait for an answer, or None where they hold none; answers may be there."""
+    names = {plain_name(name): name for name in table.names}
+    if (whole := find_layout(table, None)) is not None:
+        return whole
+    if "instruction" in names:
+        context = next((names[name] for name in CONTEXTS if name in names), None)
+        parts = {"instruction": names["instruction"], "input": context}
+        parts |= {part: names.get(part) for part in ("system", "history")}
+        return Layout(kind="instruction", columns={part: name for part, name in parts.items() if name is not None})
+    if "prompt" in names and names["prompt"] in table.nested:
+        return Layout(kind="prompt", columns={"prompt": names["prompt"]})
+    return None
 
 
 def answer_column(layout: Layout) -> str:
@@ -95,6 +112,24 @@ def read_turns(table: Table, layout: Layout, row: int) -> tuple[Turns, str] | st
         return _answered(turns)
     except _UnusableError as error:
         return str(error)
+
+
+def read_question(table: Table, layout: Layout, row: int) -> Turns | str:
+    """The turns to be answered, without an answer that stands there already; or why there is nothing to answer."""
+    values = {part: _value(table, name, row) for part, name in layout.columns.items()}
+    try:
+        if layout.kind == "turns":
+            turns = _listed(layout, values)
+            turns = turns[:-1] if turns[-1].role == "assistant" else turns
+        else:
+            read = {"instruction": _instruction, "prompt": _prompt}[layout.kind]
+            turns = read(layout, {**values, "output": UNSAID, "completion": UNSAID})[:-1]
+        if not turns:
+            raise _UnusableError("without a turn of the user")
+        _check((*turns, Message("assistant", UNSAID)))
+    except _UnusableError as error:
+        return str(error)
+    return turns
 
 
 def _may_hold_turns(table: Table, name: str) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunewise.data.conversations import find_questions, read_question
+from tunewise.data.pairs import CONVERSATION_INPUT
 from tunewise.data.roles import Columns, id_column
 from tunewise.data.table import Table, list_places
 from tunewise.data.targets import split_labels
@@ -99,6 +101,33 @@ def example_rows(table: Table, inputs: Sequence[str]) -> tuple[Example, ...]:
         Example(id=ids[row], fields={name: str(table.columns[name][row]) for name in inputs})
         for row in range(len(table))
     )
+
+
+def question_rows(table: Table) -> tuple[Example, ...]:
+    """One conversation without an answer for every row, in any form that training data may have.
+
+    Raises:
+        DataError: the rows are no conversations, or some have nothing to answer; all such rows are counted.
+    """
+    layout = find_questions(table)
+    if layout is None:
+        raise DataError(
+            f"{table.source}: this bundle answers conversations, and there are none here (columns: "
+            f"{', '.join(table.names)}). Give `messages`, or another form that conversations to learn from have."
+        )
+    ids = _ids(table, Columns(inputs=(), target="", id=id_column(table, layout.columns.values())), "train")
+    found: list[Example] = []
+    rejected: dict[str, list[int]] = {}
+    for row in range(len(table)):
+        turns = read_question(table, layout, row)
+        if isinstance(turns, str):
+            rejected.setdefault(turns, []).append(table.lines[row])
+            continue
+        last = next(turn.content for turn in reversed(turns) if turn.role == "user")
+        found.append(Example(id=ids[row], fields={CONVERSATION_INPUT: last}, messages=turns))
+    if rejected:
+        raise DataError(f"{_ledger(table, len(found), rejected)} Mend or remove them, so that every row has an answer.")
+    return tuple(found)
 
 
 def _labelled_reader(table: Table, columns: Columns) -> Reader:

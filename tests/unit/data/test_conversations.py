@@ -9,7 +9,7 @@ from tunewise.config import DataConfig, Task
 from tunewise.data.columns import find_columns
 from tunewise.data.load import load_data
 from tunewise.data.loaders import load_table
-from tunewise.data.rows import Rows, to_examples
+from tunewise.data.rows import Rows, question_rows, to_examples
 from tunewise.errors import DataError
 from tunewise.types import Example
 
@@ -220,3 +220,47 @@ def test_a_changed_conversation_changes_the_seal():
 
     assert seal("b") == seal("b")
     assert seal("b") != seal("c")
+
+
+def asked(rows: list[dict]) -> list[list[str]]:
+    """The turns of rows that wait for an answer."""
+    return [spoken(example) for example in question_rows(load_table(rows))]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"messages": turns("system: be kind", "user: hi")}, ["system: be kind", "user: hi"]),
+        ({"messages": turns("user: hi", "assistant: hello")}, ["user: hi"]),
+        ({"messages": turns("user: a", "assistant: b", "user: c")}, ["user: a", "assistant: b", "user: c"]),
+        (
+            {"conversations": [{"from": "human", "value": "weather?"}], "system": "be brief"},
+            ["system: be brief", "user: weather?"],
+        ),
+        ({"instruction": "Translate", "input": "chat"}, ["user: Translate\nchat"]),
+        ({"instruction": "Translate", "context": "chat", "output": "cat"}, ["user: Translate\nchat"]),
+        ({"prompt": turns("user: hi")}, ["user: hi"]),
+        ({"prompt": turns("user: hi"), "completion": turns("assistant: hello")}, ["user: hi"]),
+    ],
+)
+def test_a_row_that_waits_for_an_answer_is_read_in_every_form_and_never_its_answer(row, expected):
+    assert asked([row]) == [expected]
+
+
+def test_a_question_has_the_id_and_the_last_words_of_the_user():
+    (example,) = question_rows(load_table([{"id": "q1", "messages": turns("user: a", "assistant: b", "user: c")}]))
+    assert (example.id, example.fields, example.target) == ("q1", {"input": "c"}, None)
+
+
+def test_rows_with_nothing_to_answer_are_counted_with_their_reason():
+    rows = [
+        {"messages": turns("user: a")},
+        {"messages": turns("assistant: b")},
+        {"messages": turns("user: a", "user: b")},
+    ]
+    with pytest.raises(
+        DataError, match=r"3 rows read, 1 used, 2 rejected: 1 without a turn of the user .*, 1 with two turns"
+    ):
+        asked(rows)
+    with pytest.raises(DataError, match="this bundle answers conversations, and there are none here"):
+        asked([{"text": "hello"}])
