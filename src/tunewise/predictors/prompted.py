@@ -227,8 +227,8 @@ class PromptedPredictor:
                 "prompted: `calibration: contextual` needs the same prompt for all rows, and each has other "
                 "neighbours. Use 'none' or 'domain'."
             )
-        leads = len(base.prompt_ids([""])[0]) or prompt.turns is not None or prompt.lead.strip()
-        if calibration == "domain" and not leads:
+        leads = calibration != "domain" or said_to(base, prompt).lead_alone.strip() or len(base.prompt_ids([""])[0])
+        if not leads:
             raise PromptError(
                 f"prompted: `calibration: domain` needs something that leads to the answer, and {base.info.name} "
                 "begins no text by itself. Use a `lead` or another calibration."

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tunewise.config import Budget, DataConfig, Task
-from tunewise.errors import BundleError, ConfigError
+from tunewise.config import Budget, DataConfig, PromptTask, Task
+from tunewise.errors import BundleError, ConfigError, PromptError
 from tunewise.methods import get_method
 from tunewise.methods.base import Context, Fold, skip_reason
 from tunewise.methods.zero_shot import ZeroShotConfig
@@ -106,6 +106,18 @@ def test_it_is_asked_first_and_compared_as_a_candidate(context: Context) -> None
     assert bracket.advance(1) > 0
     one, other = bracket.predictions()
     assert one != other
+
+
+def test_a_template_that_names_the_place_has_no_lead_whose_share_could_be_taken_off(
+    context: Context,
+) -> None:
+    task = dataclasses.replace(context.task, prompt=PromptTask(template="about {{ mask }}: {{ text }}"))
+    placed = dataclasses.replace(context, task=task)
+    for asked, known in ((context, True), (placed, False)):
+        tried = get_method("zero_shot").propose(asked, FixedGrid(), np.random.default_rng(0), 9)
+        assert (ZeroShotConfig(calibration="domain") in tried) == known
+    with pytest.raises(PromptError, match="the template says where the answer stands"):
+        answers(placed, ZeroShotConfig(calibration="domain"))
 
 
 def test_a_base_without_the_head_is_compared_and_it_is_said_why(headless: Context) -> None:
