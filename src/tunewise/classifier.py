@@ -79,6 +79,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "truncation": self.truncation,
                 "device": self.device,
                 "seed": self.seed,
+                # a label that is written has no probability, which predict_proba gives
+                "settings": {rung: {"answer": "scored"} for rung in ("zero_shot", "few_shot", "retrieval")},
                 "budget": {"work": self.work} if self.work is not None else {"minutes": self.minutes},
             }
         )

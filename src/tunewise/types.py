@@ -15,6 +15,8 @@ Family = Literal["causal", "masked", "encoder", "seq2seq", "hosted"]
 Target = str | tuple[str, ...]
 """One label, or, where a text may have several or none, all it has, sorted."""
 NONE = "(none)"
+UNPARSABLE = "(unparsable)"
+"""Before an answer that was written and holds no label."""
 GAP, NEXT = "\ufdd0", "\ufdd1"
 """In the text of a prompt for a base that fills gaps: where the answer stands, and where another text begins. No text
 holds them by itself: Unicode keeps them free for such use."""

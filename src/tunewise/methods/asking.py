@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
 from tunewise.config import PromptTask, Task
 from tunewise.errors import ConfigError, ModelError, PromptError
-from tunewise.methods.answering import AnsweringBracket, parts_of
-from tunewise.methods.base import Bracket, Choice, Context, Parameters
+from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters
 from tunewise.models.answers import scorer_of
 from tunewise.models.asked import Asked
 from tunewise.models.causal import Causal
@@ -24,6 +23,7 @@ from tunewise.predictors.base import Predictor
 from tunewise.predictors.neighbours import Neighbours
 from tunewise.predictors.prompted import Calibration, Length, PromptedPredictor
 from tunewise.predictors.written import WrittenPredictor
+from tunewise.predictors.written_label import WrittenLabelPredictor
 from tunewise.prompts.chat import ChatTemplate, control_tokens
 from tunewise.prompts.gap import FIELD as MASK_FIELD
 from tunewise.prompts.labels import LabelWords
@@ -36,6 +36,10 @@ from tunewise.types import Cost, Example
 SAMPLED_TARGETS = 500
 LONG_TARGET = 0.95
 """Share of the targets of train that an answer may be as long as."""
+NEED_SCORES = ("log_loss",)
+"""Metrics that a label without a probability cannot be measured by."""
+FURTHER = 4
+"""Tokens that a written label may have beyond the longest: a full stop, or a word too many."""
 LEAD = "\nAnswer:"
 BREAKS = ("\n", "\n\n")
 """Where an answer ends, unless targets hold it."""
@@ -65,10 +69,21 @@ class AskingConfig(PromptConfig):
 
     rung: ClassVar[str]
 
+    answer: Literal["scored", "written", "constrained"] = "scored"
+    """Of labels: the likeliest words are the answer (`scored`); or the words that are written, of which those that are
+    no label's count as wrong (`written`), or that nothing else could be written than (`constrained`)."""
     length: Length = "sum"
     calibration: Calibration = "none"
 
     def __post_init__(self) -> None:
+        if self.answer not in ("scored", "written", "constrained"):
+            raise ConfigError(f"{self.rung}: `answer` is 'scored', 'written' or 'constrained', got {self.answer!r}.")
+        for name, plain in (("length", "sum"), ("calibration", "none")):
+            if self.answer != "scored" and getattr(self, name) != plain:
+                raise ConfigError(
+                    f"{self.rung}: `{name}` is about scores, and with `answer: {self.answer}` there are none. Leave it "
+                    f"at {plain!r}."
+                )
         if self.length not in ("sum", "token"):
             raise ConfigError(f"{self.rung}: `length` is 'sum' or 'token', got {self.length!r}.")
         if self.calibration not in ("none", "contextual", "domain"):
@@ -78,6 +93,7 @@ class AskingConfig(PromptConfig):
 
 
 ASKED: Parameters = {
+    "answer": Choice(("scored", "written", "constrained")),
     "length": Choice(("sum", "token")),
     "calibration": Choice(("none", "contextual", "domain")),
 }
@@ -116,6 +132,17 @@ def asking(
             neighbours=neighbours,
             features=context.features,
         )
+    if config.answer != "scored":
+        said = prompt_of(context, config, shown)
+        return WrittenLabelPredictor(
+            base=context.base,
+            labels=context.labels,
+            policy=context.task.truncation,
+            prompt=said,
+            decoding=_label_decoding(context.base, said, constrained=config.answer == "constrained"),
+            neighbours=neighbours,
+            features=context.features,
+        )
     return PromptedPredictor(
         base=context.base,
         labels=context.labels,
@@ -125,6 +152,27 @@ def asking(
         calibration=config.calibration,
         neighbours=neighbours,
         features=context.features,
+    )
+
+
+def _label_decoding(base: Encoder, prompt: Prompt, *, constrained: bool) -> Decoding:
+    """Greedily, to the end of a line; with some room for words that are no label's, or held to those that are."""
+    if not isinstance(base, Asked) or not base.writes:
+        raise ModelError(f"written: {base.info.name} writes nothing. Use a causal base, or `answer: scored`.")
+    words = tuple(dict.fromkeys(prompt.words.values()))
+    longest = max(len(ids) for ids in base.text_ids([prompt.answer(each) for each in words]))
+    if constrained:
+        return Decoding(max_new_tokens=longest + 1, choices=words)
+    return Decoding(max_new_tokens=longest + FURTHER, stop=("\n",))
+
+
+def could_write(context: Context) -> bool:
+    """Whether labels may be written here: by a base that writes, where no probabilities are asked for."""
+    return (
+        context.task.kind == "classify"
+        and isinstance(context.base, Asked)
+        and context.base.writes
+        and context.task.metric not in NEED_SCORES
     )
 
 
@@ -327,23 +375,13 @@ def possible(configs: Sequence[C], make: Callable[[C], AskedPredictor]) -> list[
 
 
 def asking_cost(context: Context, predictor: AskedPredictor) -> Cost:
-    """Of answering the race rows of one fold, in parts: what the prompts of a part share is computed once."""
-    tokens, parts, shared = _reading(context, predictor)
-    work = tokens + (parts - 1) * shared
-    return Cost(work=work, seconds=work * context.seconds_per_work, memory_bytes=0, trainable_parameters=0)
-
-
-def _reading(context: Context, predictor: AskedPredictor) -> tuple[int, int, int]:
-    """Tokens of answering the race rows at once, in how many parts they are answered, tokens that all rows share."""
+    """Of answering the race rows of one fold: tokens that prompts share are computed once."""
     race = context.fold.race
     few, half = race[: 2 * SAMPLED], race[:SAMPLED]
     tokens = predictor.tokens(few)
-    if len(race) <= len(few):
-        return tokens, 1, 0
-    of_row = (tokens - predictor.tokens(half)) / SAMPLED
-    shared = max(0, round(tokens - len(few) * of_row))
-    tokens += round((len(race) - len(few)) * of_row)
-    return tokens, parts_of(len(race), tokens, shared), shared
+    if len(race) > len(few):
+        tokens += round((len(race) - len(few)) * (tokens - predictor.tokens(half)) / SAMPLED)
+    return Cost(work=tokens, seconds=tokens * context.seconds_per_work, memory_bytes=0, trainable_parameters=0)
 
 
 def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPredictor]) -> Bracket:
@@ -353,16 +391,15 @@ def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPre
         predictor = make(configs[member])
         return predictor, asking_cost(context, predictor).work
 
-    if not context.fold.race:
-        return AnsweringBracket(context, one, len(configs))
-    first = make(configs[0])
-    first.tokens(context.fold.race)
-    found = first.prompt.control_tokens_in(context.fold.race)
-    broken = f"{found:,} control tokens in what rows say were broken up by a space." if found else None
-    said = (first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note, broken)
-    sentences = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
-    _, parts, _ = _reading(context, first)
-    return AnsweringBracket(context, one, len(configs), said=sentences, parts=parts)
+    bracket = MadeAtOnce(context, one, len(configs))
+    if context.fold.race:
+        first = make(configs[0])
+        first.tokens(context.fold.race)
+        found = first.prompt.control_tokens_in(context.fold.race)
+        broken = f"{found:,} control tokens in what rows say were broken up by a space." if found else None
+        said = (first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note, broken)
+        bracket.said = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
+    return bracket
 
 
 def _asked(context: Context) -> Asked:

@@ -14,8 +14,10 @@ from tunewise.methods.asking import (
     ask,
     asking,
     asking_cost,
+    could_write,
     demonstrations,
     most_shown,
+    possible,
     unaskable,
 )
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Space
@@ -32,7 +34,10 @@ class FewShotConfig(AskingConfig):
     shots: int = 4
     """Rows in all, as many of each label as can be."""
     draw: int = 0
-    """Which rows, and in which order: both matter (Lu et al. 2022, arXiv 2104.08786)."""
+    """Which rows, and in which order."""
+    order: int = 0
+    """Another order of the same rows, which can matter as much as which they are (Lu et al. 2022, arXiv 2104.08786);
+    0: as they were drawn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,6 +47,13 @@ class FewShotConfig(AskingConfig):
             )
 
 
+SHOWN: Parameters = {
+    "shots": Choice((1, 2, 4, 8, 16)),
+    "draw": Choice(tuple(range(8))),
+    "order": Choice(tuple(range(4))),
+}
+
+
 class FewShot:
     """In-context learning (Brown et al. 2020, arXiv 2005.14165): the answer to rows that are shown is continued."""
 
@@ -49,7 +61,7 @@ class FewShot:
     families = frozenset({"causal", "seq2seq"})
     kinds = frozenset({"classify", "generate"})
     Config = FewShotConfig
-    parameters: ClassVar[Parameters] = {**ASKED, "shots": Choice((1, 2, 4, 8, 16)), "draw": Choice(tuple(range(8)))}
+    parameters: ClassVar[Parameters] = {**ASKED, **SHOWN}
     trained = False
     asks = True
     default_share = 0.0
@@ -64,16 +76,18 @@ class FewShot:
         return FewShotConfig(shots=min(shots, len(context.fold.train), most_shown(context)))
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[FewShotConfig]:
-        first, most = self.default(context), most_shown(context)
-        tried = [(first.shots, 1, "none"), (2 * first.shots, 0, "none"), (first.shots, 0, "contextual")]
-        tried += [(first.shots, 2, "none"), (2 * first.shots, 1, "contextual"), (4 * first.shots, 0, "none")]
-        if context.task.kind == "generate":
-            tried = [(shots, draw, "none") for shots, draw in ((first.shots, 1), (2 * first.shots, 0), (1, 0))]
-        return [
-            FewShotConfig(shots=shots, draw=draw, calibration=calibration)  # type: ignore[arg-type]
-            for shots, draw, calibration in tried
-            if shots <= min(most, len(context.fold.train))
-        ][:n]
+        """Each of count, rows, order and prior changed alone, then together; then as the space suggests."""
+        first, most = self.default(context).shots, min(most_shown(context), len(context.fold.train))
+        tried: list[dict[str, Any]] = [{"draw": 1}, {"shots": 2 * first}, {"order": 1}, {"draw": 2}]
+        searched = SHOWN
+        if context.task.kind == "classify":
+            tried.insert(2, {"calibration": "contextual"})
+            tried += [{"shots": 2 * first, "draw": 1, "calibration": "contextual"}, {"shots": 4 * first}]
+            tried += [{"answer": "constrained"}] if could_write(context) else []
+            searched = {**SHOWN, "calibration": ASKED["calibration"]}
+        tried += [{"shots": 1}, *space.ask(searched, n)]
+        found = [FewShotConfig(**{"shots": first, **values}) for values in tried]
+        return possible([config for config in found if config.shots <= most], lambda c: _made(context, c))[:n]
 
     def cost(self, context: Context, config: FewShotConfig) -> Cost:
         return asking_cost(context, _made(context, config))
@@ -85,6 +99,9 @@ class FewShot:
 def _made(context: Context, config: FewShotConfig) -> AskedPredictor:
     by_target = context.task.kind == "classify"
     rows = drawn(context.fold.train, config.shots, seed=context.task.seed, draw=config.draw, by_target=by_target)
+    if config.order:
+        rng = generator(context.task.seed, "few_shot order", config.draw, config.order)
+        rows = [rows[int(place)] for place in rng.permutation(len(rows))]
     return asking(context, config, demonstrations(context, rows))
 
 

@@ -15,8 +15,10 @@ from tunewise.methods.asking import (
     ask,
     asking,
     asking_cost,
+    could_write,
     demonstrations,
     most_shown,
+    possible,
     unaskable,
 )
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters, Real, Space
@@ -97,8 +99,16 @@ class Retrieval:
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[RetrievalConfig]:
         if _shows(context):
             most = min(most_shown(context), len(context.fold.train))
-            tried = [(2 * SHOWN, 0.0), (SHOWN, 0.3), (1, 0.0), (2 * SHOWN, 0.3), (SHOWN, 0.5), (4 * SHOWN, 0.0)]
-            return [RetrievalConfig(neighbours=k, diversity=d) for k, d in tried if k <= most][:n]
+            tried: list[dict[str, Any]] = [
+                *({"neighbours": 2 * SHOWN}, {"diversity": 0.3}, {"neighbours": 1}),
+                *({"neighbours": 2 * SHOWN, "diversity": 0.3}, {"diversity": 0.5}, {"neighbours": 4 * SHOWN}),
+            ]
+            if context.task.kind == "classify":
+                tried.insert(3, {"calibration": "domain"})
+                tried += [{"answer": "constrained"}] if could_write(context) else []
+            found = [RetrievalConfig(**{"neighbours": SHOWN, **values}) for values in tried]
+            made = [config for config in found if config.neighbours <= most]
+            return possible(made, lambda config: _of_any_rows(context, config))[:n]
         grid = [(1, 0.05), (3, 0.05), (5, 0.05), (20, 0.05), (5, 0.02), (20, 0.02), (40, 0.05), (20, 0.1), (40, 0.02)]
         return [RetrievalConfig(neighbours=k, temperature=t) for k, t in grid][:n]
 
@@ -141,8 +151,8 @@ def _shows(context: Context) -> bool:
 def _of_any_rows(context: Context, config: RetrievalConfig) -> AskedPredictor:
     """What has the prompts' usual lengths, before anything is computed: rows of train, drawn for each question."""
 
-    def drawn(examples: Sequence[Example], layer: int | None = None) -> np.ndarray:
-        return generator(context.seed, "any rows").normal(size=(len(examples), DRAWN_SIZE))
+    def drawn(rows: Sequence[Example]) -> np.ndarray:
+        return generator(context.seed, "any rows").normal(size=(len(rows), DRAWN_SIZE))
 
     return _asking(dataclasses.replace(context, features=drawn), config)
 

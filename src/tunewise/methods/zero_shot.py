@@ -6,8 +6,18 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from tunewise.errors import ConfigError, PromptError
-from tunewise.methods.asking import ASKED, AskingConfig, ask, asking, asking_cost, no_head, possible, unaskable
+from tunewise.errors import ConfigError
+from tunewise.methods.asking import (
+    ASKED,
+    AskingConfig,
+    ask,
+    asking,
+    asking_cost,
+    could_write,
+    no_head,
+    possible,
+    unaskable,
+)
 from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters, Space
 from tunewise.models.asked import Asked
 from tunewise.predictors.base import Predictor
@@ -86,7 +96,8 @@ class ZeroShot:
             return []
         tried = [("sum", "contextual"), ("sum", "domain"), ("token", "none"), ("token", "contextual")]
         asked = [ZeroShotConfig(length=length, calibration=how) for length, how in tried]  # type: ignore[arg-type]
-        asked = [config for config in asked if _possible(context, config)]
+        if could_write(context):
+            asked += [ZeroShotConfig(answer="constrained"), ZeroShotConfig(answer="written")]
         asked = possible(asked, lambda config: asking(context, config))
         compared = [] if _asked(context).writes else [ZeroShotConfig(by="similarity")]
         return [*asked[:1], *compared, *asked[1:]][:n]
@@ -111,15 +122,6 @@ class ZeroShot:
         else:
             said = _why_compared(context)
         return MadeAtOnce(context, make, len(configs), said=said)
-
-
-def _possible(context: Context, config: ZeroShotConfig) -> bool:
-    """Whether the task's prompt can be asked like this: not every one leads to its answer."""
-    try:
-        asking(context, config)
-    except PromptError:
-        return False
-    return True
 
 
 def _comparing(context: Context, config: ZeroShotConfig) -> HeadPredictor:

@@ -9,6 +9,7 @@ KINDS: Registry[type[Predictor]] = Registry(
         "constant": "tunewise.predictors.constant:ConstantPredictor",
         "fixed_text": "tunewise.predictors.fixed_text:FixedTextPredictor",
         "written": "tunewise.predictors.written:WrittenPredictor",
+        "written_label": "tunewise.predictors.written_label:WrittenLabelPredictor",
         "prompted": "tunewise.predictors.prompted:PromptedPredictor",
         "head": "tunewise.predictors.head:HeadPredictor",
         "retrieved": "tunewise.predictors.retrieved:RetrievedPredictor",

@@ -207,14 +207,15 @@ def check_probes(bundle: Bundle, folder: Path) -> None:
     tolerance = max(TOLERANCE.get(name, max(TOLERANCE.values())) for name in formats)
     answers = bundle.predict([probe.fields for probe in manifest.probes])
     for i, (probe, answer) in enumerate(zip(manifest.probes, answers, strict=True)):
-        gap = _gap(probe.scores, answer.scores) if manifest.kind == "classify" else 0.0
+        written = manifest.kind == "generate" or isinstance(bundle.predictor, WrittenPredictor)
+        gap = 0.0 if written else _gap(probe.scores, answer.scores)
         if gap > tolerance:
             raise BundleError(
                 f"{folder}: probe {i} was answered '{probe.label}' and is now '{answer.text}', with scores that differ "
                 f"by {gap:.2g} (allowed: {tolerance:g}). This machine does not compute what was measured; "
                 "try --device cpu, or fit again here."
             )
-        if manifest.kind == "generate":
+        if written:
             _check_text(bundle, probe, answer, folder, i, tolerance)
         elif answer.text != probe.label and not _is_tie(probe, bundle.predictor.thresholds, tolerance):
             raise BundleError(f"{folder}: probe {i} was answered '{probe.label}' and is now '{answer.text}'.")

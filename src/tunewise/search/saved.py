@@ -11,7 +11,7 @@ from tunewise.predictors.several import from_shares
 from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Trial, Unfinished
 
 ANSWERS = "answers.jsonl"
-"""Texts that were written for the race rows, in their order."""
+"""Texts, or labels without probabilities, that were written for the race rows, in their order."""
 
 
 def write_answers(path: Path, predictions: Sequence[Prediction]) -> None:

@@ -358,11 +358,11 @@ class _Race:
             return np.where(diverged_P1, np.inf, np.nan_to_num(loss_PE, nan=0.0))
         return np.stack([self._member_losses(row, self.rows) for row in bracket.predictions(self.rows)])
 
-    def _failed(self, bracket: Bracket, member: int, score: float, loss: float) -> str | None:
+    def _failed(self, bracket: Bracket, member: int, score: float, loss: float, *, scored: bool) -> str | None:
         """Why a member that reached its horizon has no usable result, or None."""
         if (reason := bracket.failure(member)) is not None:
             return reason
-        unknown = self.context.task.kind == "generate" and np.isnan(loss)
+        unknown = np.isnan(loss) and (self.context.task.kind == "generate" or not scored)
         return None if np.isfinite(score) and (unknown or np.isfinite(loss)) else "its score or loss is not finite"
 
     def _member_losses(self, predictions: Sequence[Prediction], rows: Sequence[int] | None = None) -> np.ndarray:
@@ -371,6 +371,8 @@ class _Race:
             return np.full(len(race), np.inf)
         if self.context.task.kind == "generate":
             return text_losses(predictions)
+        if predictions[0].scores is None:  # labels that were written have no probabilities
+            return np.full(len(race), np.nan)
         if self.context.several:
             share_EL = probabilities(predictions, self.context.labels)
             return label_losses(share_EL, self.context.wanted(race))
@@ -399,7 +401,8 @@ class _Race:
         score_P = np.array([np.nan if table is None else metric.aggregate(table, n) for table in table_P])
         mean = mean_known if self.context.task.kind == "generate" else np.mean
         loss_P = np.array([mean(self._member_losses(row)) for row in predictions])
-        failed_P = [self._failed(bracket, p, score_P[p], loss_P[p]) for p in range(len(table_P))]
+        scored_P = [any(prediction.scores is not None for prediction in row) for row in predictions]
+        failed_P = [self._failed(bracket, p, score_P[p], loss_P[p], scored=scored_P[p]) for p in range(len(table_P))]
         order = self._ranked(table_P, score_P, loss_P, failed_P)
         tables = [table_P[p] for p in sorted(order)]
         best = None
@@ -503,7 +506,7 @@ class _Race:
                 predictor.save(part)
         with atomic_folder(self.folder / "race") as part:
             np.save(part / "statistics.npy", np.array(tables))
-            if self.context.task.kind == "generate":
+            if self.context.task.kind == "generate" or predictions[0].scores is None:
                 write_answers(part / ANSWERS, predictions)
                 return None
             scores = np.array([[(p.scores or {})[label] for label in self.context.labels] for p in predictions])

@@ -29,7 +29,7 @@ from tunewise.search.trial import Stopper
 from tunewise.seeding import generator
 from tunewise.story.session import Session, arena_of, finish_seconds, threshold_notes
 from tunewise.story.verdict import add_study, verdict_of
-from tunewise.types import Example, to_plain
+from tunewise.types import Example, Kind, to_plain
 
 PROBES = 16
 
@@ -80,6 +80,7 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
     verdict = verdict_of(session, rungs, winners, on_dev, on_held_out, differences, latencies, choice)
     add_study(verdict, studied, winners)
     verdict["notes"] = [*session.data.notes, *threshold_notes(session), *luck_notes, *notes]
+    verdict["notes"] += unparsable_notes(on_held_out, task.kind)
     verdict["words"] = verdict_words(verdict)
     write_json(run.folder / "verdict.json", verdict)
     place = winners.index(chosen)
@@ -90,6 +91,19 @@ def conclude(session: Session, rungs: list[Rung]) -> dict[str, Any]:
     session.watcher.budget(session.clock.seconds, None, int(session.purse.spent), session.purse.total)
     session.watcher.verdict(verdict)
     return verdict
+
+
+def unparsable_notes(measured: Sequence[Measured], kind: Kind) -> list[str]:
+    """How many labels that were written are none, of each rung that writes them."""
+    found = []
+    for each in measured:
+        if kind == "classify" and all(answer.scores is None for answer in each.predictions):
+            none = sum(answer.abstained for answer in each.predictions)
+            found.append(
+                f"{each.rung.name} writes its labels: {none:,} of {len(each.predictions):,} answers on held_out are no "
+                "label and count as wrong."
+            )
+    return found
 
 
 def _study(session: Session, rungs: list[Rung]) -> list[Studied]:

@@ -1,5 +1,6 @@
 """Share of answers from which no answer could be read; lower is better."""
 
+from tunewise.evaluation.metrics.base import FREE_TEXT, LABELS
 from tunewise.evaluation.metrics.share import ShareMetric
 from tunewise.types import Prediction
 
@@ -9,6 +10,7 @@ class Unparsable(ShareMetric):
 
     name = "unparsable"
     signature = "unparsable|impl:abstained"
+    kinds = LABELS | FREE_TEXT
     greater_is_better = False
     hit = "unparsable"
     miss = "parsable"
