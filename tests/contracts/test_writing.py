@@ -27,7 +27,10 @@ OTHERS = [
     for architecture in CAUSAL[1:]
     for rung in ("lora", "prefix_tuning" if architecture not in ("gpt2", "phi") else "prompt_tuning")
 ]
+SEQ2SEQ = [(rung, "t5") for rung in [*LEARNT, "peft:LOHA"] if rung != "prefix_tuning"]
+SEQ2SEQ += [(rung, "bart") for rung in ("prompt_tuning", "lora", "full")]
 CELLS = [(rung, "llama") for rung in [*LEARNT, "peft:LOHA"]] + OTHERS + [("full", "gpt2"), ("full", "gpt_neox")]
+CELLS += SEQ2SEQ
 WORDS = ("cat", "dog", "sun", "tree", "fish")
 Contexts = Callable[[str], Context]
 
@@ -195,3 +198,8 @@ def test_a_rung_that_makes_no_sense_where_texts_are_written_says_so(rung: str, w
         assert reason == f"{rung} answers classify tasks, not generate"
     else:
         assert reason == f"{rung}: its virtual tokens have no part in writing here. Use prompt_tuning or prefix_tuning."
+
+
+def test_prefixes_before_the_layers_of_an_encoder_with_a_decoder_are_refused(writing_for: Contexts) -> None:
+    reason = skip_reason(get_method("prefix_tuning"), writing_for("t5"))
+    assert "no keys and values can be put in front of the layers of EncoderDecoder" in str(reason)

@@ -124,7 +124,7 @@ class PeftBase(nn.Module):
             options["token_type_ids"] = token_type_ids
         output = self.peft(input_ids=input_ids, attention_mask=attention_mask, **options)
         positions = input_ids.shape[1]
-        if output.last_hidden_state.shape[1] != positions:
+        if self.prompted and output.last_hidden_state.shape[1] != positions:
             output.last_hidden_state = output.last_hidden_state[:, -positions:]
         return output
 

@@ -70,6 +70,10 @@ class SoftPromptStack(Stack):
         return self.multiplier
 
     def attach(self, model: nn.Module) -> nn.Module:
+        """Of a base with a decoder, the encoder reads the prompt, and the decoder what the encoder makes of it."""
+        if hasattr(model, "decoder"):
+            model.encoder = _PromptedEncoder(model.get_submodule("encoder"), self)
+            return model
         return PromptedModel(model, self)
 
 
@@ -112,6 +116,27 @@ class PromptedModel(nn.Module):
         if first:
             output.last_hidden_state = output.last_hidden_state[:, length:]
         return output
+
+
+class _PromptedEncoder(nn.Module):
+    """An encoder that gives the states of the soft prompt, too."""
+
+    def __init__(self, base: nn.Module, stack: SoftPromptStack) -> None:
+        super().__init__()
+        self.base, self.stack = base, stack
+
+    @property
+    def config(self) -> Any:
+        return self.base.config
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **options: Any) -> Any:
+        """The encoder's output, hidden states [N, M + T, H]."""
+        prompt_NME = per_row(self.stack.active("prompt").to(self.stack.table.weight.dtype), len(input_ids))
+        return self.base(
+            inputs_embeds=torch.cat([prompt_NME, self.stack.table(input_ids)], dim=1),
+            attention_mask=mask_with(self.stack.reserved, input_ids, attention_mask),
+            **options,
+        )
 
 
 def begins(cache: Any) -> bool:

@@ -43,6 +43,8 @@ class Pass:
     """The optimiser step, which dropout masks come from; None where nothing is dropped."""
     sequence_S: Tensor | None = None
     """Numbers of the sequences in the whole data set, for dropout masks."""
+    answer_positions: int | None = None
+    """Of the decoder, where the base has one."""
     hashes: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -147,10 +149,11 @@ class Stack(ABC):
         if now.step is None or now.sequence_S is None or not any(member.dropout for member in chosen):
             return None
         if tokens not in now.hashes:
-            of_batch = tokens == now.sequences * now.positions
+            widths = [width for width in (now.positions, now.answer_positions) if width is not None]
+            width = next((width for width in widths if tokens == now.sequences * width), None)
             # rows that are no tokens of the batch, such as relative positions, are numbered by themselves
-            numbers = now.sequence_S if of_batch else torch.arange(tokens, device=self.device)
-            now.hashes[tokens] = token_hash(numbers, now.positions if of_batch else 1)
+            numbers = torch.arange(tokens, device=self.device) if width is None else now.sequence_S
+            now.hashes[tokens] = token_hash(numbers, width or 1)
         return dropout_mask(
             now.hashes[tokens],
             features,

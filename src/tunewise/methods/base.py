@@ -9,6 +9,7 @@ import numpy as np
 from tunewise.config import Task, from_plain
 from tunewise.errors import ConfigError
 from tunewise.models.encoder import Encoder
+from tunewise.models.writing_base import WritingBase
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.several import Thresholds, halves
 from tunewise.training.rows import watched, watched_count
@@ -50,6 +51,10 @@ class Context:
     """Rows that are watched at most; None: as the size of train asks."""
     layout: Any = None
     """`Bracket.layout` of an earlier sitting: how its members were grouped is measured once and kept."""
+
+    def __post_init__(self) -> None:
+        if self.task.kind == "generate" and isinstance(self.base, WritingBase):
+            object.__setattr__(self, "base", self.base.for_texts())
 
     @property
     def fold(self) -> Fold:

@@ -45,7 +45,7 @@ def cannot_learn(rung: str, context: Context) -> str | None:
         return nothing_to_learn(rung, context)
     base = context.base
     if not isinstance(base, WritingBase):
-        return f"{rung}: {base.info.name} writes nothing; texts are written by causal bases"
+        return f"{rung}: {base.info.name} writes nothing; texts are written by causal and seq2seq bases"
     if not base.end_ids:
         return f"{rung}: {base.info.name} has no token that ends a text, so it cannot learn where an answer ends"
     try:

@@ -7,8 +7,9 @@ Axes: S places, H hidden, V vocabulary.
 """
 
 import copy
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from tunewise.errors import ModelError
-from tunewise.models.asked import Asked, added_before, ends_of
+from tunewise.models.asked import added_before, ends_of
 from tunewise.models.encoder import BaseInfo
 from tunewise.models.prefix_tree import Request
+from tunewise.models.tokens import Batch, Tokens, collate
 from tunewise.models.tree import Given
+from tunewise.models.writing_base import Lesson, WritingBase
 
 READ_AT_ONCE = 64
 """Hidden states for which the vocabulary is read at once, to find the rows of the layer that reads it."""
@@ -71,6 +74,30 @@ class EncoderDecoder(EncoderOnly):
         super().__init__(encoder)
         self.decoder = decoder
 
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        """The decoder's output for its tokens after a text; without such tokens, the encoder's."""
+        if decoder_input_ids is None:
+            return super().forward(input_ids, attention_mask, inputs_embeds, **options)
+        assert input_ids is not None, "a text that is answered is given by its ids"
+        assert attention_mask is not None
+        encoded, mask = self.encode(input_ids, attention_mask)
+        return self.decoder(
+            input_ids=decoder_input_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+        )
+
+    def encode(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder sees of texts, and where: what an adapter puts before them, too."""
+        encoded: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        before = encoded.shape[1] - mask.shape[1]
+        return encoded, torch.cat([mask.new_ones(len(mask), before), mask], dim=1) if before else mask
+
     def decode(self, ids: Tensor, *, encoded: Tensor, mask: Tensor, cache: Any = None) -> Tensor:
         """Last hidden states of the decoder for these of its tokens, after those that are in the cache."""
         hidden: Tensor = self.decoder(
@@ -83,8 +110,10 @@ class EncoderDecoder(EncoderOnly):
         return hidden
 
 
-class Seq2Seq(Asked):
-    """A frozen encoder-decoder with its tokenizer; `model` is its encoder, `body` the two of them."""
+class Seq2Seq(WritingBase):
+    """A frozen encoder-decoder with its tokenizer; `model` is its encoder, or both where texts are learnt."""
+
+    task_type = "SEQ_2_SEQ_LM"
 
     def __init__(self, info: BaseInfo, model: Any, tokenizer: Any) -> None:
         """`model`: as transformers' AutoModelForSeq2SeqLM loads it.
@@ -95,8 +124,8 @@ class Seq2Seq(Asked):
         inner = _inner(model)
         super().__init__(info, EncoderOnly(inner.encoder), tokenizer)
         self.whole: nn.Module = model.eval().requires_grad_(False)
-        self._body = EncoderDecoder(inner.encoder, inner.decoder)
         self._reader = _reader_of(model)
+        self._for_texts: Seq2Seq | None = None
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.start_ids, self._close_ids = _added_around(self._backend)
         self.end_ids = ends_of(model, tokenizer)
@@ -113,9 +142,69 @@ class Seq2Seq(Asked):
         self._before_ids = tuple(i for i in added_before(tokenizer) if i in first)
         """What begins every answer, and is foreseen as the rest of it is."""
 
+    def for_texts(self) -> Self:
+        """The base with encoder and decoder for its `model`, always the same one."""
+        if isinstance(_pair_in(self.model), EncoderDecoder):
+            return self
+        if self._for_texts is None or self._for_texts.whole is not self.whole:
+            self._for_texts = self.over(self.whole)
+        found: Any = self._for_texts
+        return found  # type: ignore[no-any-return]
+
+    @property
+    def above(self) -> str:
+        return "" if _inner(self.whole) is self.whole else f"{self.whole.base_model_prefix}."
+
+    def over(self, whole: nn.Module) -> Self:
+        base = copy.copy(self)
+        inner = _inner(whole)
+        base.whole, base.model, base._for_texts = whole, EncoderDecoder(inner.encoder, inner.decoder), None
+        base._reader = _reader_of(whole)
+        return base
+
     @property
     def body(self) -> EncoderDecoder:
-        return self._body
+        """Where a library has wrapped the modules, what is inside: its changes are there."""
+        found = _pair_in(self.model)
+        return self.for_texts().body if found is None else found
+
+    def lesson(self, requests: Sequence[Request]) -> Lesson:
+        """The encoder reads prompts, the decoder its start and all of the answers but their last tokens."""
+        contexts = [request.context for request in requests]
+        tokens = Tokens(ids=contexts, types=None, row_S=np.arange(len(contexts)), rows=len(contexts))
+        batch = collate(tokens, range(len(contexts)), pad_id=self.pad_id, device=self.device)
+        read = [np.concatenate([self.lead_ids, request.continuation[:-1]]) for request in requests]
+        ids_SN = np.full((len(read), max(map(len, read))), self.pad_id, dtype=np.int64)
+        for row, ids in enumerate(read):
+            ids_SN[row, : len(ids)] = ids
+        wanted = [len(request.continuation) for request in requests]
+        return Lesson(
+            batch=dataclasses.replace(batch, answer_ids_SN=torch.from_numpy(ids_SN).to(self.device)),
+            row_N=np.repeat(np.arange(len(read)), wanted),
+            place_N=np.concatenate([len(self.lead_ids) - 1 + np.arange(count) for count in wanted]),
+            token_N=np.concatenate([request.continuation for request in requests]),
+        )
+
+    def lengths(self, requests: Sequence[Request]) -> np.ndarray:
+        """Of encoder and decoder together."""
+        lead = len(self.lead_ids) - 1
+        return np.array([len(r.context) + lead + len(r.continuation) for r in requests], dtype=np.int64)
+
+    @property
+    def read_weights(self) -> list[nn.Parameter]:
+        layer: Any = self.whole.get_output_embeddings()  # type: ignore[operator]
+        return list(layer.parameters())
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Last hidden states of the encoder [S, T, H]; with answers in the batch, of the decoder [S, N, H]."""
+        if batch.answer_ids_SN is None:
+            return super().forward(batch)
+        hidden_SNH: Tensor = self.model(
+            input_ids=batch.input_ids_ST,
+            attention_mask=batch.attention_mask_ST,
+            decoder_input_ids=batch.answer_ids_SN,
+        ).last_hidden_state
+        return hidden_SNH
 
     def prompt_ids(self, prompts: Sequence[str]) -> list[np.ndarray]:
         """The encoder's input of each; where a tokenizer makes nothing of a text, padding, which is seen."""
@@ -160,6 +249,11 @@ class Seq2Seq(Asked):
             steps_HH = torch.eye(self.info.hidden_size, dtype=self.dtype, device=self.device)
             parts = [self.read(some)[:, at].float() - bias_S for some in torch.split(steps_HH, READ_AT_ONCE)]
         return torch.cat(parts).T.cpu().numpy(), bias_S.cpu().numpy()
+
+
+def _pair_in(model: nn.Module) -> EncoderDecoder | None:
+    """Encoder and decoder in what an adapter has made of them; None where `model` is an encoder alone."""
+    return next((module for module in model.modules() if isinstance(module, EncoderDecoder)), None)
 
 
 def _inner(model: Any) -> Any:

@@ -72,15 +72,15 @@ class Scorer:
         batch = pad(
             tokens, picks.tolist(), np.arange(len(picks)), rows=len(picks), pad_id=base.pad_id, device=base.device
         )
-        encoded_CTH = self.body(input_ids=batch.input_ids_ST, attention_mask=batch.attention_mask_ST)[0]
+        encoded_CTH, mask_CT = self.body.encode(batch.input_ids_ST, batch.attention_mask_ST)
         cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
         lead = torch.tensor([list(base.lead_ids)] * len(picks), device=base.device)
-        start_C1H = self.body.decode(lead, encoded=encoded_CTH, mask=batch.attention_mask_ST, cache=cache)[:, -1:]
+        start_C1H = self.body.decode(lead, encoded=encoded_CTH, mask=mask_CT, cache=cache)[:, -1:]
         # (prompt, requests that ask the same of it)
         asked = [(c, same) for c, answers in enumerate(groups) for same in answers.values()]
         after = np.array([len(requests[same[0]].continuation) - 1 for _, same in asked], dtype=np.int64)
         on_cpu = base.device.type == "cpu"
-        seen = int(batch.input_ids_ST.shape[1]) + len(base.lead_ids)
+        seen = int(mask_CT.shape[1]) + len(base.lead_ids)
         budget = ANSWER_TOKENS_CPU if on_cpu else ANSWER_TOKENS_DEVICE
         for chosen in by_length(after + seen, budget):
             rows = [asked[i] for i in chosen]
@@ -94,7 +94,7 @@ class Scorer:
                     ids_BN[b, : len(read)] = read
                 own = _copied(cache, at)
                 ids = torch.from_numpy(ids_BN).to(base.device)
-                mask = batch.attention_mask_ST[at]
+                mask = mask_CT[at]
                 more_BNH = self.body.decode(ids, encoded=encoded_CTH[at], mask=mask, cache=own)
                 hidden_BNH = torch.cat([hidden_BNH, more_BNH], dim=1)
             self._note_down(hidden_BNH, [same for _, same in rows], requests, found)

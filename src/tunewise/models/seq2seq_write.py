@@ -29,8 +29,7 @@ class _Decoding:
         self._base, self._body = base, base.body
         tokens = Tokens(ids=list(prompts), types=None, row_S=np.arange(len(prompts)), rows=len(prompts))
         batch = collate(tokens, range(len(prompts)), pad_id=base.pad_id, device=base.device)
-        self._mask_BT = batch.attention_mask_ST
-        self._encoded_BTH: Tensor = self._body(input_ids=batch.input_ids_ST, attention_mask=self._mask_BT)[0]
+        self._encoded_BTH, self._mask_BT = self._body.encode(batch.input_ids_ST, batch.attention_mask_ST)
         self._inputs = torch.tensor([list(base.lead_ids)] * len(prompts), device=base.device)
         self._cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
 

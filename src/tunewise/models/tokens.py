@@ -66,6 +66,8 @@ class Batch:
     row_S: torch.Tensor
     """Row within this batch of each sequence."""
     rows: int
+    answer_ids_SN: torch.Tensor | None = None
+    """What the decoder of a base that has one reads of each sequence's answer; padding is at the end."""
 
 
 def collate(

@@ -36,6 +36,10 @@ class WritingBase(Asked):
     task_type: str
     """The PEFT library's name for what `whole` is for."""
 
+    def for_texts(self) -> Self:
+        """The base with, for its `model`, all that is trained where texts are learnt."""
+        return self
+
     @property
     @abstractmethod
     def above(self) -> str:

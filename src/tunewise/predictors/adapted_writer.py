@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,7 @@ from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
 from tunewise.models.encoder import Encoder
 from tunewise.models.generate import Decoding
+from tunewise.models.prefix_tree import Request
 from tunewise.models.tree import shared_tree
 from tunewise.models.writing_base import WritingBase
 from tunewise.predictors.adapted import ADAPTER, WEIGHTS, own_weights, with_adapter
@@ -46,6 +48,7 @@ class AdaptedWriter(WrittenPredictor):
         if not isinstance(base, WritingBase):
             raise ModelError(f"adapted_writer: {base.info.name} writes nothing. Use a causal base.")
         self.tensors, self.adapter = dict(tensors), adapter
+        base = base.for_texts()
         self._changed = self._adapted(base)
         super().__init__(base=self._changed, policy=policy, prompt=prompt, decoding=decoding)
         self.base = base
@@ -60,13 +63,10 @@ class AdaptedWriter(WrittenPredictor):
     def changes_answers(self) -> bool:
         """Whether it gives other logits than the frozen base; an adapter that is not applied does not."""
         base, adapted = self._frozen, self._changed
-        token = base.end_ids[0] if base.end_ids else base.pad_id
-        ids = torch.tensor([[token, token]], device=base.device)
+        token = np.array([base.end_ids[0] if base.end_ids else base.pad_id])
+        batch = base.lesson([Request(token, np.repeat(token, 2))]).batch
         with torch.inference_mode():
-            before, now = (
-                each.read(each.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0])
-                for each in (base, adapted)
-            )
+            before, now = (each.read(each.forward(batch)[0]) for each in (base, adapted))
         return not torch.equal(before, now)
 
     @property

@@ -75,6 +75,8 @@ class StackedPopulation:
     def hidden(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
         sequences, positions = batch.input_ids_ST.shape
         self.stack.now = Pass(active=tuple(active), sequences=sequences, positions=positions)
+        if batch.answer_ids_SN is not None:
+            self.stack.now.answer_positions = batch.answer_ids_SN.shape[1]
         if key is not None:
             self.stack.now.step = key.step
             self.stack.now.sequence_S = torch.as_tensor(key.sequence_S, device=batch.input_ids_ST.device)

@@ -16,6 +16,7 @@ from tunewise.adapters.stack import replace_module
 from tunewise.errors import ModelError
 from tunewise.models.encoder import Batch, Encoder
 from tunewise.models.precision import fast_float32
+from tunewise.models.seq2seq import EncoderDecoder
 from tunewise.models.tokens import Tokens, by_length, pad
 from tunewise.models.tree import shared_tree
 
@@ -35,7 +36,7 @@ def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
         ModelError: there is no such list.
     """
     count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    for path, module in model.named_modules():
+    for path, module in [] if isinstance(model, EncoderDecoder) else model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return path, module
     raise ModelError(

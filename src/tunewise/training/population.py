@@ -108,6 +108,7 @@ def repeated(batch: Batch, members: int) -> Batch:
         input_ids_ST=batch.input_ids_ST.repeat(members, 1),
         attention_mask_ST=batch.attention_mask_ST.repeat(members, 1),
         token_type_ids_ST=None if types_ST is None else types_ST.repeat(members, 1),
+        answer_ids_SN=None if batch.answer_ids_SN is None else batch.answer_ids_SN.repeat(members, 1),
         row_S=(row_S[None] + offset_P1).flatten(),
         rows=batch.rows * members,
     )

@@ -124,7 +124,8 @@ class FullPopulation:
             encoder = copy.copy(self.base)
             encoder.model = tree
         table: nn.Embedding = encoder.model.get_input_embeddings()  # type: ignore[operator]
-        if writes and any(own is table.weight for own in encoder.read_weights):  # type: ignore[attr-defined]
+        places = [own for _, own in tree.named_parameters(remove_duplicate=False) if own is table.weight]
+        if writes and len(places) > 1:
             # what reads the vocabulary is the same table, so that every row has a gradient in every step
             self._used_U = torch.arange(table.num_embeddings, device=table.weight.device)
         else:
