@@ -12,7 +12,8 @@ import numpy as np
 
 from tunewise.config import PromptTask, Task
 from tunewise.errors import ConfigError, ModelError, PromptError
-from tunewise.methods.base import Bracket, Choice, Context, MadeAtOnce, Parameters
+from tunewise.methods.answering import AnsweringBracket, parts_of
+from tunewise.methods.base import Bracket, Choice, Context, Parameters
 from tunewise.models.answers import scorer_of
 from tunewise.models.asked import Asked
 from tunewise.models.causal import Causal
@@ -375,13 +376,23 @@ def possible(configs: Sequence[C], make: Callable[[C], AskedPredictor]) -> list[
 
 
 def asking_cost(context: Context, predictor: AskedPredictor) -> Cost:
-    """Of answering the race rows of one fold: tokens that prompts share are computed once."""
+    """Of answering the race rows of one fold, in parts: what the prompts of a part share is computed once."""
+    tokens, parts, shared = _reading(context, predictor)
+    work = tokens + (parts - 1) * shared
+    return Cost(work=work, seconds=work * context.seconds_per_work, memory_bytes=0, trainable_parameters=0)
+
+
+def _reading(context: Context, predictor: AskedPredictor) -> tuple[int, int, int]:
+    """Tokens of answering the race rows at once, in how many parts they are answered, tokens that all rows share."""
     race = context.fold.race
     few, half = race[: 2 * SAMPLED], race[:SAMPLED]
     tokens = predictor.tokens(few)
-    if len(race) > len(few):
-        tokens += round((len(race) - len(few)) * (tokens - predictor.tokens(half)) / SAMPLED)
-    return Cost(work=tokens, seconds=tokens * context.seconds_per_work, memory_bytes=0, trainable_parameters=0)
+    if len(race) <= len(few):
+        return tokens, 1, 0
+    of_row = (tokens - predictor.tokens(half)) / SAMPLED
+    shared = max(0, round(tokens - len(few) * of_row))
+    tokens += round((len(race) - len(few)) * of_row)
+    return tokens, parts_of(len(race), tokens, shared), shared
 
 
 def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPredictor]) -> Bracket:
@@ -391,15 +402,16 @@ def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPre
         predictor = make(configs[member])
         return predictor, asking_cost(context, predictor).work
 
-    bracket = MadeAtOnce(context, one, len(configs))
-    if context.fold.race:
-        first = make(configs[0])
-        first.tokens(context.fold.race)
-        found = first.prompt.control_tokens_in(context.fold.race)
-        broken = f"{found:,} control tokens in what rows say were broken up by a space." if found else None
-        said = (first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note, broken)
-        bracket.said = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
-    return bracket
+    if not context.fold.race:
+        return AnsweringBracket(context, one, len(configs))
+    first = make(configs[0])
+    first.tokens(context.fold.race)
+    found = first.prompt.control_tokens_in(context.fold.race)
+    broken = f"{found:,} control tokens in what rows say were broken up by a space." if found else None
+    said = (first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note, broken)
+    sentences = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
+    _, parts, _ = _reading(context, first)
+    return AnsweringBracket(context, one, len(configs), said=sentences, parts=parts)
 
 
 def _asked(context: Context) -> Asked:
