@@ -11,6 +11,7 @@ import pytest
 from tunewise.config import from_plain
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Bracket, Context, Method
+from tunewise.methods.linear_probe import LinearProbeConfig
 from tunewise.methods.trained import TrainedConfig
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.models.tiny_seq2seq import ARCHITECTURES as SEQ2SEQ
@@ -83,6 +84,19 @@ def test_a_rung_ends_in_a_predictor_that_answers_the_same_from_disk(
     loaded = load_predictor(tmp_path, lambda name: context.base)
     assert close(loaded.predict(race), answers, 1e-5)
     assert close([loaded.predict([row])[0] for row in race], answers, 1e-5), "an answer depends on its neighbours"
+
+
+@pytest.mark.parametrize("architecture", ["bert", "llama"])
+def test_a_probe_of_an_inner_layer_answers_the_same_from_disk(
+    architecture: str, context_for: Contexts, tmp_path: Path
+) -> None:
+    method, context = get_method("linear_probe"), context_for(architecture)
+    bracket = finished(method, context, [LinearProbeConfig(layer=1), LinearProbeConfig()])
+    inner, last = bracket.predictions()
+    assert not close(inner, last, 1e-3)
+    bracket.predictor(0).save(tmp_path)
+    loaded = load_predictor(tmp_path, lambda name: context.base)
+    assert close(loaded.predict(context.fold.race), inner, 1e-5)
 
 
 @pytest.mark.parametrize("rung", list(LADDER))

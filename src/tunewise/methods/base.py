@@ -8,6 +8,7 @@ import numpy as np
 
 from tunewise.config import Task, from_plain
 from tunewise.errors import ConfigError
+from tunewise.models.embed import Features
 from tunewise.models.encoder import Encoder
 from tunewise.models.writing_base import WritingBase
 from tunewise.predictors.base import Predictor
@@ -32,7 +33,7 @@ class Context:
     labels: tuple[str, ...]
     base: Encoder
     folds: tuple[Fold, ...]
-    features: Callable[[Sequence[Example]], np.ndarray]
+    features: Features
     """Vectors [examples, hidden] of the frozen base, float32; computed once per base, then looked up."""
     work: int
     """What the search of this run may spend in all, in tokens of this method (backward counted twice)."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Context, MadeAtOnce, Parameters, Real, Space
+from tunewise.models.embed import searched_layers
 from tunewise.predictors.base import Predictor
-from tunewise.predictors.head import HeadPredictor
+from tunewise.predictors.head import HeadPredictor, vectors
 from tunewise.types import Cost
 
 MAX_ITERATIONS = 400
@@ -21,8 +22,12 @@ class LinearProbeConfig:
 
     c: float = 10.0
     """Inverse strength of the L2 penalty."""
+    layer: int | None = None
+    """After how many blocks the base's hidden states are read; None: its own vectors, after all of them."""
 
     def __post_init__(self) -> None:
+        if self.layer is not None and self.layer < 0:
+            raise ConfigError(f"linear_probe: `layer` must be 0 (the embeddings) or more, got {self.layer}.")
         if not 0 < self.c < float("inf"):
             raise ConfigError(f"linear_probe: `c` must be a finite number above 0, got {self.c}.")
 
@@ -52,20 +57,26 @@ class LinearProbe:
         return LinearProbeConfig()
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[LinearProbeConfig]:
-        return [LinearProbeConfig(c=c) for c in (1.0, 100.0, 3.0, 30.0, 0.3, 300.0)][:n]
+        """Layers first, but for sentence encoders, whose vectors were made to be read."""
+        penalties = [LinearProbeConfig(c=c) for c in (1.0, 100.0, 3.0, 30.0, 0.3, 300.0)]
+        layers = [LinearProbeConfig(layer=layer) for layer in searched_layers(context.base.depth)]
+        if context.base.info.family == "encoder":
+            return [*penalties, *layers][:n]
+        return [*layers, *penalties][:n]
 
     def cost(self, context: Context, config: LinearProbeConfig) -> Cost:
         head = len(context.labels) * (context.base.info.hidden_size + 1)
-        work = self._fit_work(context, MAX_ITERATIONS // 4)
+        work = self._fit_work(context, MAX_ITERATIONS // 4) + _pass_work(context, config)
         memory = 8 * len(context.fold.train) * context.base.info.hidden_size
         return Cost(work=work, seconds=work * context.seconds_per_work, memory_bytes=memory, trainable_parameters=head)
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
-        feature_EH = context.features(context.fold.train)
         targets = context.targets(context.fold.train)
 
         def make(member: int) -> tuple[Predictor, int]:
-            weight_LH, bias_L, iterations = fit_head(feature_EH, targets, len(context.labels), configs[member].c)
+            config = configs[member]
+            feature_EH = vectors(None, context.fold.train, context.task.truncation, context.features, config.layer)
+            weight_LH, bias_L, iterations = fit_head(feature_EH, targets, len(context.labels), config.c)
             predictor = HeadPredictor(
                 base=context.base,
                 labels=context.labels,
@@ -75,16 +86,22 @@ class LinearProbe:
                 unit_length=False,
                 features=context.features,
                 thresholds=context.thresholds,
+                layer=config.layer,
             )
-            return predictor, self._fit_work(context, iterations)
+            return predictor, self._fit_work(context, iterations) + _pass_work(context, config)
 
-        size = len(context.labels) * (feature_EH.shape[1] + 1)
+        size = len(context.labels) * (context.base.info.hidden_size + 1)
         return MadeAtOnce(context, make, len(configs), parameters=lambda member: size)
 
     def _fit_work(self, context: Context, iterations: int) -> int:
         """Passes over the features, as tokens of a forward pass that cost as many multiplications."""
         multiplications = 2 * iterations * len(context.fold.train) * len(context.labels) * context.base.info.hidden_size
         return multiplications // max(1, context.base.info.parameters)
+
+
+def _pass_work(context: Context, config: LinearProbeConfig) -> int:
+    """Of reading another layer than the one whose vectors the run has; as if each candidate paid for the pass alone."""
+    return 0 if config.layer is None else context.train_tokens + context.race_tokens
 
 
 def fit_head(

@@ -151,8 +151,8 @@ def _shows(context: Context) -> bool:
 def _of_any_rows(context: Context, config: RetrievalConfig) -> AskedPredictor:
     """What has the prompts' usual lengths, before anything is computed: rows of train, drawn for each question."""
 
-    def drawn(rows: Sequence[Example]) -> np.ndarray:
-        return generator(context.seed, "any rows").normal(size=(len(rows), DRAWN_SIZE))
+    def drawn(examples: Sequence[Example], layer: int | None = None) -> np.ndarray:
+        return generator(context.seed, "any rows").normal(size=(len(examples), DRAWN_SIZE))
 
     return _asking(dataclasses.replace(context, features=drawn), config)
 

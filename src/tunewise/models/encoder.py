@@ -204,6 +204,37 @@ class Encoder:
             vector_NH = vector_NH / np.maximum(np.linalg.norm(vector_NH, axis=1, keepdims=True), 1e-12)
         return vector_NH
 
+    @property
+    def depth(self) -> int:
+        """How many blocks a text goes through."""
+        return int(self.model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
+
+    def layer_features(self, rows: Sequence[tuple[str, ...]], policy: Policy, layers: Sequence[int]) -> np.ndarray:
+        """Float32 vectors [layers, N, H]: hidden states after that many blocks (0: the embeddings), pooled as ever.
+
+        All layers come out of one pass.
+
+        Raises:
+            DataError: as `encode`.
+            ModelError: there is no such layer.
+        """
+        beyond = [layer for layer in layers if not 0 <= layer <= self.depth]
+        if beyond:
+            raise ModelError(f"{self.info.name}: layer {beyond[0]} was asked for; its layers are 0 to {self.depth}.")
+        tokens = self.encode(rows, policy)
+        vector_KSH = np.empty((len(layers), len(tokens.ids), self.info.hidden_size), dtype=np.float32)
+        budget = PADDED_TOKENS_CPU if self.device.type == "cpu" else PADDED_TOKENS_DEVICE
+        with torch.inference_mode(), fast_float32():
+            for picks in by_length(tokens.lengths_S, budget):
+                batch = self._sequences(tokens, picks)
+                states = self.model(**_inputs(batch), output_hidden_states=True).hidden_states
+                for place, layer in enumerate(layers):
+                    vector_KSH[place, picks] = self.pool_sequences(states[layer], batch).cpu().numpy()
+        vector_KNH = np.stack([_mean_by_length(vector_SH, tokens) for vector_SH in vector_KSH])
+        if self.info.normalize:
+            vector_KNH = vector_KNH / np.maximum(np.linalg.norm(vector_KNH, axis=-1, keepdims=True), 1e-12)
+        return vector_KNH
+
     def _sequences(self, tokens: Tokens, picks: np.ndarray) -> Batch:
         """A batch of these sequences, each as a row of its own."""
         place = np.arange(len(picks))
@@ -223,12 +254,16 @@ class Encoder:
         return encodings
 
 
-def _run(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
     inputs = {"input_ids": batch.input_ids_ST, "attention_mask": batch.attention_mask_ST}
     if batch.token_type_ids_ST is not None:
         inputs["token_type_ids"] = batch.token_type_ids_ST
+    return inputs
+
+
+def _run(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     # of a model without a head its last hidden states; of one whose last layer was taken out what that would read
-    hidden_STH: torch.Tensor = model(**inputs)[0]
+    hidden_STH: torch.Tensor = model(**_inputs(batch))[0]
     return hidden_STH
 
 

@@ -3,7 +3,7 @@
 E examples, L labels, H hidden size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from tunewise.config import Truncation
 from tunewise.errors import BundleError
+from tunewise.models.embed import Features
 from tunewise.models.encoder import Encoder, answering
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
@@ -18,7 +19,6 @@ from tunewise.predictors.several import Thresholds, from_logits, from_settings, 
 from tunewise.types import Example, Prediction
 
 SETTINGS, WEIGHTS = "head.json", "head.safetensors"
-Features = Callable[[Sequence[Example]], np.ndarray]
 
 
 class HeadPredictor:
@@ -37,8 +37,9 @@ class HeadPredictor:
         unit_length: bool = False,
         features: Features | None = None,
         thresholds: Thresholds = None,
+        layer: int | None = None,
     ) -> None:
-        """A head that reads the base's vectors, scaled to length 1 where `unit_length`.
+        """A head that reads the base's vectors, scaled to length 1 where `unit_length`; of a `layer` where it is given.
 
         `features` looks vectors up instead of computing them; it is not saved.
 
@@ -53,13 +54,13 @@ class HeadPredictor:
         self.base: Encoder | None = base
         self.labels, self.policy, self.unit_length = labels, policy, unit_length
         self.weight_LH, self.bias_L = weight_LH.astype(np.float32), bias_L.astype(np.float32)
-        self.features = features
+        self.features, self.layer = features, layer
         self.thresholds = thresholds
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         if not examples:
             return []
-        feature_EH = vectors(self.base, examples, self.policy, self.features)
+        feature_EH = vectors(self.base, examples, self.policy, self.features, self.layer)
         if self.unit_length:
             feature_EH = unit(feature_EH)
         logits_EL = feature_EH.astype(np.float64) @ self.weight_LH.T.astype(np.float64) + self.bias_L
@@ -73,6 +74,7 @@ class HeadPredictor:
             "labels": self.labels,
             "policy": self.policy,
             "unit_length": self.unit_length,
+            "layer": self.layer,
             **to_settings(self.thresholds),
         }
         write_settings(folder / SETTINGS, settings)
@@ -92,17 +94,26 @@ class HeadPredictor:
             bias_L=arrays["bias"],
             unit_length=settings["unit_length"],
             thresholds=from_settings(settings, labels),
+            layer=settings.get("layer"),
         )
 
 
 def vectors(
-    base: Encoder | None, examples: Sequence[Example], policy: Truncation, features: Features | None
+    base: Encoder | None,
+    examples: Sequence[Example],
+    policy: Truncation,
+    features: Features | None,
+    layer: int | None = None,
 ) -> np.ndarray:
-    """Vectors [E, H] of the frozen base: looked up where a run keeps them, else computed."""
+    """Vectors [E, H] of the frozen base, or after so many of its blocks: looked up where a run keeps them."""
     if features is not None:
-        return features(examples)
+        return features(examples) if layer is None else features(examples, layer)
     assert base is not None
-    return base.features([example.texts for example in examples], answering(policy))
+    texts = [example.texts for example in examples]
+    if layer is None:
+        return base.features(texts, answering(policy))
+    found: np.ndarray = base.layer_features(texts, answering(policy), (layer,))[0]
+    return found
 
 
 def unit(vector_EH: np.ndarray) -> np.ndarray:

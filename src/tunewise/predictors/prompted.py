@@ -16,13 +16,14 @@ from tunewise.errors import BundleError, ModelError, PromptError
 from tunewise.models.answers import scorer_of
 from tunewise.models.asked import Asked
 from tunewise.models.causal import Causal
+from tunewise.models.embed import Features
 from tunewise.models.encoder import Encoder
 from tunewise.models.masked import Masked
 from tunewise.models.prefix_tree import Request
 from tunewise.models.tokens import Tokens
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
-from tunewise.predictors.head import Features, vectors
+from tunewise.predictors.head import vectors
 from tunewise.predictors.neighbours import Neighbours, texts_of
 from tunewise.predictors.several import Thresholds, from_logits
 from tunewise.prompts.conversed import ChatPrompt

@@ -12,10 +12,11 @@ import numpy as np
 
 from tunewise.config import Truncation
 from tunewise.errors import BundleError
+from tunewise.models.embed import Features
 from tunewise.models.encoder import Encoder
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
-from tunewise.predictors.head import Features, unit, vectors
+from tunewise.predictors.head import unit, vectors
 from tunewise.predictors.nearest import nearest
 from tunewise.predictors.several import Thresholds, from_settings, from_shares, to_settings
 from tunewise.types import Example, Prediction

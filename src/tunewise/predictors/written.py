@@ -12,13 +12,13 @@ from tunewise.errors import BundleError, ConfigError, ModelError, PromptError
 from tunewise.models.answers import scorer_of, writer_of
 from tunewise.models.asked import Asked
 from tunewise.models.constraint import of_choices, of_regex, of_schema, written_ids
+from tunewise.models.embed import Features
 from tunewise.models.encoder import Encoder
 from tunewise.models.generate import Decoding
 from tunewise.models.going import Allowed
 from tunewise.models.prefix_tree import Request
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings, write_settings
-from tunewise.predictors.head import Features
 from tunewise.predictors.neighbours import Neighbours
 from tunewise.predictors.prompted import (
     Token,
