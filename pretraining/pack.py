@@ -1,8 +1,8 @@
-"""Tokens on disk, and batches of them for each family: functions of (seed, step) alone, so that resuming is exact.
+"""Tokens on disk, and rows of them to learn from for each family: what a row is, is decided by seed, row and step.
 
     python -m pretraining.pack --corpus pretraining/build/corpus --tokenizer pretraining/build/tokenizer
 
-Axes: N tokens of a stream, D documents, R rows of a batch, T positions of a row, L tokens before spans are hidden.
+Axes: N tokens of a stream, D documents, R, E rows, T positions of a row, L tokens before spans are hidden.
 """
 
 import argparse
@@ -11,19 +11,19 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pretraining.corpus import ROOT, Text, read_texts
-from pretraining.tokenizer import BOS, EOS, MASK, PAD, SENTINELS, SPECIAL, held_out_texts, load
+from pretraining.tokenizer import BOS, EOS, MASK, SENTINELS, SPECIAL, held_out_texts, load
 from tunewise import seeding
 
 Tokens = NDArray[np.int64]
 IDS = {token: number for number, token in enumerate(SPECIAL)}
-NOT_TRAINED = -100
+NOT_SAID = -100
 CHAT_SHARE = 0.25
 """Of the tasks, those that are asked in a user's turn and answered in an assistant's."""
 
@@ -94,63 +94,73 @@ def read(folder: Path, name: str) -> Shard:
     return Shard(tokens_N, start_D, answer_D)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """What is read, and what is to be said at each position (-100: nothing)."""
+@dataclass(frozen=True)
+class Item:
+    """What is read, and what is to be said: at each position of it (-100: nothing), or by a decoder."""
 
-    input_ids: Tokens
-    labels: Tokens
-    attention_mask: Tokens
+    read_T: Tokens
+    said_T: Tokens
 
 
 class Stream:
-    """Documents one after another in a new order every epoch, cut into rows of one length."""
+    """Documents one after another in an order that the seed decides, cut into rows of one length."""
 
     def __init__(self, shard: Shard, which: Sequence[int] | None = None, *, length: int, seed: int) -> None:
-        self.length = length
-        self._shard, self._seed = shard, seed
-        self._which = np.arange(len(shard)) if which is None else np.asarray(which)
-        tokens = int(sum(shard.start_D[i + 1] - shard.start_D[i] for i in self._which))
-        self.rows = tokens // length
-        if not self.rows:
-            raise SystemExit(f"pretraining: {tokens} tokens do not make a row of {length}.")
-        self._epoch = -1
-        self._order_R = self._stream_N = np.empty(0, np.int64)
-
-    def row(self, number: int) -> Tokens:
-        """Row `number` since the start of training."""
-        epoch, place = divmod(number, self.rows)
-        if epoch != self._epoch:
-            rng = seeding.generator(self._seed, "epoch", epoch)
-            order_D = rng.permutation(self._which)
-            self._stream_N = np.concatenate([self._shard.document(int(i)) for i in order_D]).astype(np.int64)
-            self._order_R = rng.permutation(self.rows)
-            self._epoch = epoch
-        start = int(self._order_R[place]) * self.length
-        return self._stream_N[start : start + self.length]
-
-    def batch(self, step: int, rows: int) -> Tokens:
-        """The rows of a step."""
-        return np.stack([self.row(step * rows + i) for i in range(rows)])
+        """`which`: of the shard's documents; None: all."""
+        chosen_D = np.arange(len(shard)) if which is None else np.asarray(which)
+        order_D = seeding.generator(seed, "documents").permutation(chosen_D)
+        tokens_N = np.concatenate([np.empty(0, np.uint16), *(shard.document(int(i)) for i in order_D)])
+        rows = len(tokens_N) // length
+        if not rows:
+            raise SystemExit(f"pretraining: {len(tokens_N)} tokens do not make a row of {length}.")
+        self.tokens_RT = tokens_N[: rows * length].reshape(rows, length)
+        """What is left over at the end, less than a row, is not learnt from."""
 
 
-def causal_batch(stream: Stream, step: int, rows: int) -> Batch:
+class Material(Protocol):
+    """Rows to learn from; what is random about them comes from the generator that is given with each reading."""
+
+    tokens_E: Tokens
+    """What each row takes: tokens that are read and said."""
+    said_E: Tokens
+    """Tokens that each row learns from, whatever is drawn."""
+
+    def item(self, row: int, rng: np.random.Generator) -> Item: ...
+
+
+class NextTokens:
     """Every token is to be said from those before it; documents are told apart by the <s> between them."""
-    ids_RT = stream.batch(step, rows)
-    return Batch(input_ids=ids_RT, labels=ids_RT.copy(), attention_mask=np.ones_like(ids_RT))
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        rows, length = stream.tokens_RT.shape
+        self.tokens_E, self.said_E = np.full(rows, length), np.full(rows, length - 1)
+
+    def item(self, row: int, rng: np.random.Generator) -> Item:
+        """Nothing is random; the first token is read alone."""
+        ids_T = self._stream.tokens_RT[row].astype(np.int64)
+        return Item(ids_T, np.append(ids_T[1:], NOT_SAID))
 
 
-def masked_batch(stream: Stream, step: int, rows: int, *, vocabulary: int, seed: int, share: float = 0.15) -> Batch:
+class MaskedTokens:
     """BERT's masking (Devlin et al. 2019, 3.1): of the chosen tokens 80 % are masked, 10 % are others, 10 % stay."""
-    ids_RT = stream.batch(step, rows)
-    rng = seeding.generator(seed, "mask", step)
-    chosen_RT = (rng.random(ids_RT.shape) < share) & (ids_RT >= len(SPECIAL))
-    fate_RT = rng.random(ids_RT.shape)
-    other_RT = rng.integers(len(SPECIAL), vocabulary, size=ids_RT.shape)
-    shown_RT = np.where(chosen_RT & (fate_RT < 0.8), IDS[MASK], ids_RT)
-    shown_RT = np.where(chosen_RT & (fate_RT >= 0.8) & (fate_RT < 0.9), other_RT, shown_RT)
-    labels_RT = np.where(chosen_RT, ids_RT, NOT_TRAINED)
-    return Batch(input_ids=shown_RT, labels=labels_RT, attention_mask=np.ones_like(ids_RT))
+
+    def __init__(self, stream: Stream, *, vocabulary: int, share: float = 0.15) -> None:
+        self._stream, self._vocabulary, self._share = stream, vocabulary, share
+        rows, length = stream.tokens_RT.shape
+        self.tokens_E = np.full(rows, length)
+        self.said_E = np.maximum(np.round(share * (stream.tokens_RT >= len(SPECIAL)).sum(axis=1)), 1).astype(np.int64)
+
+    def item(self, row: int, rng: np.random.Generator) -> Item:
+        """As many as `said_E` of the tokens that are no special ones."""
+        ids_T = self._stream.tokens_RT[row].astype(np.int64)
+        places = rng.choice(np.flatnonzero(ids_T >= len(SPECIAL)), size=int(self.said_E[row]), replace=False)
+        fate = rng.random(len(places))
+        other = rng.integers(len(SPECIAL), self._vocabulary, size=len(places))
+        shown_T, said_T = ids_T.copy(), np.full_like(ids_T, NOT_SAID)
+        shown_T[places] = np.where(fate < 0.8, IDS[MASK], np.where(fate < 0.9, other, ids_T[places]))
+        said_T[places] = ids_T[places]
+        return Item(shown_T, said_T)
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,7 @@ def taken_for(length: int) -> int:
     return taken
 
 
-def corrupted(ids_L: Tokens, rng: np.random.Generator) -> tuple[Tokens, Tokens]:
+def corrupted(ids_L: Tokens, rng: np.random.Generator) -> Item:
     """The text with sentinels for its hidden spans, and the spans after their sentinels, each ended by </s>.
 
     Spans and what lies between them have random lengths, of which every division is as likely; a text begins unhidden.
@@ -192,7 +202,7 @@ def corrupted(ids_L: Tokens, rng: np.random.Generator) -> tuple[Tokens, Tokens]:
         inputs += [*ids_L[place : place + stay].tolist(), sentinel]
         targets += [sentinel, *ids_L[place + stay : place + stay + hide].tolist()]
         place += stay + hide
-    return np.array([*inputs, IDS[EOS]]), np.array([*targets, IDS[EOS]])
+    return Item(np.array([*inputs, IDS[EOS]]), np.array([*targets, IDS[EOS]]))
 
 
 def _division(total: int, parts: int, rng: np.random.Generator) -> list[int]:
@@ -200,45 +210,32 @@ def _division(total: int, parts: int, rng: np.random.Generator) -> list[int]:
     return [int(n) for n in np.diff(np.concatenate([[0], cuts, [total]]))]
 
 
-class Questions:
-    """A shard of tasks as question and answer, in a new order every epoch; those that do not fit are left out."""
+class SpansAndQuestions:
+    """Span corruption of a stream's rows, and after them tasks, of which those that do not fit are left out."""
 
-    def __init__(self, shard: Shard, *, length: int, answer_length: int, seed: int) -> None:
-        self._shard, self._seed = shard, seed
-        size_D = np.diff(shard.start_D)
-        fits_D = (shard.answer_D <= length) & (size_D - shard.answer_D <= answer_length)
-        self.which = np.flatnonzero(fits_D)
-        if not len(self.which):
-            raise SystemExit(f"pretraining: no task fits {length} tokens and an answer of {answer_length}.")
+    def __init__(self, stream: Stream, questions: Shard, *, length: int, answer_length: int) -> None:
+        """The stream's rows have `taken_for(length)` tokens; `questions` are as `encode_apart` makes them."""
+        self._stream, self._questions = stream, questions
+        answer_D = np.diff(questions.start_D) - questions.answer_D
+        self.fits = np.flatnonzero((questions.answer_D <= length) & (answer_D <= answer_length))
+        rows, taken = stream.tokens_RT.shape
+        spans = Spans.of(taken)
+        said_E = np.concatenate([np.full(rows, spans.hidden + spans.spans + 1), answer_D[self.fits]])
+        read_E = np.concatenate([np.full(rows, taken - spans.hidden + spans.spans + 1), questions.answer_D[self.fits]])
+        self.said_E, self.tokens_E = said_E, read_E + said_E
 
-    def pair(self, number: int) -> tuple[Tokens, Tokens]:
-        """Question number `number` since the start of training, and its answer."""
-        epoch, place = divmod(number, len(self.which))
-        order = seeding.generator(self._seed, "questions", epoch).permutation(self.which)
-        index = int(order[place])
-        ids, cut = self._shard.document(index).astype(np.int64), int(self._shard.answer_D[index])
-        return ids[:cut], ids[cut:]
-
-
-def seq2seq_batch(
-    stream: Stream, questions: Questions, step: int, rows: int, *, length: int, seed: int, share: float = 0.25
-) -> Batch:
-    """Span corruption, and a share of rows that are tasks; the stream's rows have `taken_for(length)` tokens."""
-    asked = round(rows * share)
-    rng = seeding.generator(seed, "spans", step)
-    pairs = [questions.pair(step * asked + i) for i in range(asked)]
-    pairs += [corrupted(stream.row(step * (rows - asked) + i), rng) for i in range(rows - asked)]
-    input_RT = _padded([each[0] for each in pairs], IDS[PAD], most=length)
-    return Batch(
-        input_ids=input_RT,
-        labels=_padded([each[1] for each in pairs], NOT_TRAINED),
-        attention_mask=(input_RT != IDS[PAD]).astype(np.int64),
-    )
+    def item(self, row: int, rng: np.random.Generator) -> Item:
+        rows = len(self._stream.tokens_RT)
+        if row < rows:
+            return corrupted(self._stream.tokens_RT[row].astype(np.int64), rng)
+        index = int(self.fits[row - rows])
+        ids, cut = self._questions.document(index).astype(np.int64), int(self._questions.answer_D[index])
+        return Item(ids[:cut], ids[cut:])
 
 
-def _padded(rows: Sequence[Tokens], filling: int, most: int | None = None) -> Tokens:
+def padded(rows: Sequence[Tokens], filling: int) -> Tokens:
+    """Rows of one width."""
     width = max(map(len, rows))
-    assert most is None or width <= most, f"a row of {width} tokens where {most} fit"
     return np.stack([np.concatenate([row, np.full(width - len(row), filling)]) for row in rows])
 
 

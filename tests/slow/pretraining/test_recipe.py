@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 
 pytest.importorskip("inscriptis", reason="the corpus recipe has requirements of its own: pretraining/requirements.txt")
 
-from pretraining import corpus, ngram, pack, tokenizer
+from pretraining import corpus, ngram, pack, tokenizer, train
 from pretraining.debian import Unpacked
 from pretraining.documents import Document, Pair, held_out
 from pretraining.sources import Places, Source
+from tunewise.models.load import load_base
 
 WORDS = [
     *("shell", "line", "file", "name", "reads", "writes", "prints", "opens", "closes", "directory", "command"),
@@ -79,14 +81,14 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
     dropped = report["sources"]["toy/pages"]["dropped"]
     assert dropped["short"] == dropped["exact duplicate"] == dropped["passage: measured on"] == 1
     assert report["measured_on"]["dropped"] == {"foxes": 1}
-    train, kept_out = (list(corpus.read_texts(tmp_path / "a", part)) for part in ("train", "held_out"))
-    assert not any("quick brown fox" in each.text for each in [*train, *kept_out])
-    assert train
+    learnt_from, kept_out = (list(corpus.read_texts(tmp_path / "a", part)) for part in ("train", "held_out"))
+    assert not any("quick brown fox" in each.text for each in [*learnt_from, *kept_out])
+    assert learnt_from
     assert kept_out
-    assert not any(held_out(each.document) for each in train)
+    assert not any(held_out(each.document) for each in learnt_from)
     assert all(held_out(each.document) for each in kept_out)
-    assert {each.kind for each in train} == {"docs", "code", "task"}
-    assert {each.source for each in train} >= {
+    assert {each.kind for each in learnt_from} == {"docs", "code", "task"}
+    assert {each.source for each in learnt_from} >= {
         "toy/pages",
         "toy/code",
         "tasks/title",
@@ -105,17 +107,26 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         == len(shard.tokens_N)
         == sum(manifest["parts"]["train"]["by_source"].values())
     )
-    assert len(shard) == len(train)
-    stream = pack.Stream(shard, length=64, seed=0)
-    assert pack.causal_batch(stream, 3, 4).input_ids.shape == (4, 64)
-    plain = pack.Stream(shard, np.flatnonzero(shard.answer_D == 0), length=pack.taken_for(64), seed=0)
-    questions = pack.Questions(pack.read(tokens, "questions"), length=64, answer_length=64, seed=0)
-    assert pack.seq2seq_batch(plain, questions, 0, 8, length=64, seed=0).labels.shape[0] == 8
-
+    assert len(shard) == len(learnt_from)
     measured = ngram.measure(tokens, guesses=50)["parts"]
     uniform = np.log2(450) / learnt["held_out"]["docs"]["bytes_per_token"]
     assert measured["docs"]["bits_per_byte"] < 0.6 * uniform
     assert measured["docs"]["masked_tokens_5gram"] >= measured["docs"]["masked_tokens_unigram"]
+
+    for family in ("causal", "masked", "seq2seq"):
+        recipe = train.Recipe(
+            family=family, size="toy", epochs=2, length=64, batch_rows=16, learning_rate=5e-3, slices=4, dev_rows=8
+        )
+        folder = tmp_path / family
+        told = train.train(recipe, tokens, tmp_path / "tokenizer", folder)
+        _, losses = told["dev"]
+        assert losses[-1] < losses[0] - 0.2, (family, losses)
+        # cut short after the newest checkpoint but one, it goes on to the same weights
+        weights = digests(folder)["model.safetensors"]
+        shutil.rmtree(max((folder / "checkpoints").glob("step-*")))
+        train.train(recipe, tokens, tmp_path / "tokenizer", folder)
+        assert digests(folder)["model.safetensors"] == weights
+        assert load_base(str(folder)).info.family == family
 
 
 def _not_again(places: Places):

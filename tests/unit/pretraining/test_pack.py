@@ -4,18 +4,18 @@ import pytest
 from pretraining.corpus import Text
 from pretraining.pack import (
     IDS,
-    NOT_TRAINED,
-    Questions,
+    NOT_SAID,
+    MaskedTokens,
+    NextTokens,
     Shard,
     Spans,
+    SpansAndQuestions,
     Stream,
-    causal_batch,
     corrupted,
     encode,
     encode_apart,
-    masked_batch,
+    padded,
     read,
-    seq2seq_batch,
     taken_for,
     write,
 )
@@ -44,49 +44,51 @@ def test_what_was_written_is_read(tmp_path):
         read(tmp_path, "part")
 
 
-def test_an_epoch_is_every_document_once_but_for_the_last_tokens():
-    stream = Stream(shard([5, 9, 4, 7, 6]), length=4, seed=3)
-    assert stream.rows == 7  # 31 tokens
-    first, second = ([stream.row(epoch * 7 + i).tolist() for i in range(7)] for epoch in (0, 1))
-    assert first != second
-    for rows in (first, second):
-        left = np.bincount(shard([5, 9, 4, 7, 6]).tokens_N, minlength=VOCABULARY)
-        left -= np.bincount(np.ravel(rows), minlength=VOCABULARY)
-        assert left.min() >= 0
-        assert left.sum() == 3
+def test_a_stream_is_every_document_once_but_for_the_last_tokens():
+    documents = shard([5, 9, 4, 7, 6])
+    rows = Stream(documents, length=4, seed=3).tokens_RT
+    assert rows.shape == (7, 4)  # of 31 tokens
+    left = np.bincount(documents.tokens_N, minlength=VOCABULARY) - np.bincount(rows.ravel(), minlength=VOCABULARY)
+    assert left.min() >= 0
+    assert left.sum() == 3
+    assert (rows == Stream(documents, length=4, seed=3).tokens_RT).all()
+    assert (rows != Stream(documents, length=4, seed=4).tokens_RT).any()
+    assert set(Stream(documents, [2], length=2, seed=0).tokens_RT.ravel()) == set(documents.document(2))
+    with pytest.raises(SystemExit, match="4 tokens do not make a row of 5"):
+        Stream(documents, [2], length=5, seed=0)
 
 
-def test_a_step_is_the_same_whatever_came_before_it():
-    given = {"length": 8, "seed": 1}
-    walked, fresh = Stream(shard([30] * 6), **given), Stream(shard([30] * 6), **given)
-    batches = [masked_batch(walked, step, 4, vocabulary=VOCABULARY, seed=1) for step in range(13)]
-    again = masked_batch(fresh, 12, 4, vocabulary=VOCABULARY, seed=1)
-    assert (again.input_ids == batches[12].input_ids).all()
-    assert (again.labels == batches[12].labels).all()
-    assert not (batches[11].labels == batches[12].labels).all()
-
-
-def test_a_causal_batch_says_what_it_reads():
-    batch = causal_batch(Stream(shard([30] * 6), length=8, seed=1), 2, 4)
-    assert batch.input_ids.shape == (4, 8)
-    assert (batch.labels == batch.input_ids).all()
-    assert batch.attention_mask.all()
+def test_each_next_token_is_said_where_the_one_before_it_is_read():
+    stream = Stream(shard([30] * 6), length=8, seed=1)
+    rows = NextTokens(stream)
+    item = rows.item(2, np.random.default_rng(0))
+    assert item.read_T.tolist() == stream.tokens_RT[2].tolist()
+    assert item.said_T.tolist() == [*stream.tokens_RT[2, 1:].tolist(), NOT_SAID]
+    assert rows.said_E.tolist() == [7] * 22  # 180 tokens in rows of 8
 
 
 def test_masking_hides_its_share_in_the_three_ways_and_no_special_token():
-    stream = Stream(shard([500] * 100), length=500, seed=0)
-    batch = masked_batch(stream, 0, 100, vocabulary=VOCABULARY, seed=0)
-    whole = stream.batch(0, 100)
-    chosen = batch.labels != NOT_TRAINED
-    assert (batch.labels[chosen] == whole[chosen]).all()
-    assert (batch.input_ids[~chosen] == whole[~chosen]).all()
+    stream = Stream(shard([50] * 1000), length=500, seed=0)
+    rows = MaskedTokens(stream, vocabulary=VOCABULARY)
+    items = [rows.item(row, np.random.default_rng(row)) for row in range(100)]
+    read, said = (np.stack([getattr(item, name) for item in items]) for name in ("read_T", "said_T"))
+    whole = stream.tokens_RT
+    chosen = said != NOT_SAID
+    assert (said[chosen] == whole[chosen]).all()
+    assert (read[~chosen] == whole[~chosen]).all()
     assert not chosen[whole < WORDS].any()
-    assert chosen.mean() == pytest.approx(0.15, abs=0.01)
-    masked = batch.input_ids[chosen] == IDS["<mask>"]
-    stayed = batch.input_ids[chosen] == whole[chosen]
+    assert chosen.sum(axis=1).tolist() == rows.said_E.tolist() == [72] * 100  # 15 % of 480 that are no ends
+    masked, stayed = read[chosen] == IDS["<mask>"], read[chosen] == whole[chosen]
     assert masked.mean() == pytest.approx(0.8, abs=0.02)
     assert stayed.mean() == pytest.approx(0.1, abs=0.02)  # and one in 300 of those that became others
-    assert batch.input_ids[chosen][~masked].min() >= WORDS
+    assert read[chosen][~masked].min() >= WORDS
+
+
+def test_what_is_drawn_depends_on_the_generator_alone():
+    rows = MaskedTokens(Stream(shard([50] * 10), length=20, seed=0), vocabulary=VOCABULARY)
+    one, same, other = (rows.item(3, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert (one.read_T == same.read_T).all()
+    assert not (one.said_T == other.said_T).all()
 
 
 def test_spans_by_arithmetic():
@@ -102,10 +104,10 @@ def test_spans_by_arithmetic():
 @pytest.mark.parametrize("length", [2, 3, 10, 100, 568])
 def test_a_corrupted_text_and_its_spans_make_the_text(length):
     text = np.arange(WORDS, WORDS + length)
-    inputs, targets = corrupted(text, np.random.default_rng(length))
-    assert inputs[-1] == targets[-1] == IDS["</s>"]
+    item = corrupted(text, np.random.default_rng(length))
+    assert item.read_T[-1] == item.said_T[-1] == IDS["</s>"]
     hidden: dict[int, list[int]] = {}
-    for token in targets[:-1].tolist():
+    for token in item.said_T[:-1].tolist():
         if token < WORDS:
             hidden[token] = []
         else:
@@ -113,32 +115,38 @@ def test_a_corrupted_text_and_its_spans_make_the_text(length):
     assert list(hidden) == [IDS[f"<extra_id_{i}>"] for i in range(Spans.of(length).spans)]
     assert all(hidden.values())
     assert sum(map(len, hidden.values())) == Spans.of(length).hidden
-    whole = [t for token in inputs[:-1].tolist() for t in (hidden[token] if token < WORDS else [token])]
+    whole = [t for token in item.read_T[:-1].tolist() for t in (hidden[token] if token < WORDS else [token])]
     assert whole == text.tolist()
 
 
 def test_where_spans_lie_is_drawn_evenly():
     rng = np.random.default_rng(0)
-    begins = [int(np.argmax(corrupted(np.arange(WORDS, WORDS + 4), rng)[0] < WORDS)) for _ in range(300)]
+    begins = [int(np.argmax(corrupted(np.arange(WORDS, WORDS + 4), rng).read_T < WORDS)) for _ in range(300)]
     assert set(begins) == {3}  # one of four tokens is hidden; with one span, the last
-    lengths = [np.argmax(corrupted(np.arange(WORDS, WORDS + 40), rng)[1][1:] < WORDS) for _ in range(2000)]
+    lengths = [np.argmax(corrupted(np.arange(WORDS, WORDS + 40), rng).said_T[1:] < WORDS) for _ in range(2000)]
     # 6 tokens in 2 spans: the first has 1 to 5, each as often
     assert np.bincount(lengths, minlength=6)[1:] == pytest.approx(np.full(5, 400), abs=80)
 
 
-def test_a_seq2seq_batch_has_its_share_of_questions():
+def test_questions_that_fit_stand_after_the_streams_rows():
     questions = Shard(np.array([90, 91, 2, 95, 2, 92, 2, 96, 97, 2], np.uint16), np.array([0, 5, 10]), np.array([3, 2]))
-    asked = Questions(questions, length=8, answer_length=4, seed=0)
     stream = Stream(shard([40] * 5), length=taken_for(16), seed=0)
-    batch = seq2seq_batch(stream, asked, 5, 8, length=16, seed=0)
-    assert batch.input_ids.shape == (8, 16)
-    rows = {tuple(r[m == 1]): tuple(a[a != NOT_TRAINED]) for r, m, a in
-            zip(batch.input_ids[:2], batch.attention_mask, batch.labels, strict=False)}  # fmt: skip
-    assert rows == {(90, 91, 2): (95, 2), (92, 2): (96, 97, 2)}
-    assert (batch.input_ids[2:] == IDS["<extra_id_0>"]).sum(axis=1).tolist() == [1] * 6
-    again = seq2seq_batch(Stream(shard([40] * 5), length=taken_for(16), seed=0), asked, 5, 8, length=16, seed=0)
-    assert (again.labels == batch.labels).all()
-    assert list(Questions(questions, length=2, answer_length=4, seed=0).which) == [1]
+    rows = SpansAndQuestions(stream, questions, length=16, answer_length=3)
+    count = len(stream.tokens_RT)
+    items = [rows.item(row, np.random.default_rng(0)) for row in range(count + 2)]
+    assert [(item.read_T.tolist(), item.said_T.tolist()) for item in items[count:]] == [
+        ([90, 91, 2], [95, 2]),
+        ([92, 2], [96, 97, 2]),
+    ]
+    assert {len(item.read_T) for item in items[:count]} == {16}
+    assert rows.said_E.tolist() == [len(item.said_T) for item in items]
+    assert rows.tokens_E.tolist() == [len(item.read_T) + len(item.said_T) for item in items]
+    assert SpansAndQuestions(stream, questions, length=2, answer_length=3).fits.tolist() == [1]
+    assert SpansAndQuestions(stream, questions, length=9, answer_length=2).fits.tolist() == [0]
+
+
+def test_rows_become_one_width():
+    assert padded([np.array([5, 6, 7]), np.array([8])], IDS["<pad>"]).tolist() == [[5, 6, 7], [8, 0, 0]]
 
 
 def test_a_task_is_cut_where_its_answer_begins():

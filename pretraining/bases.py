@@ -1,0 +1,72 @@
+"""The bases before they have learnt anything: one architecture of transformers for each family, in two sizes."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from pretraining.pack import IDS
+from pretraining.tokenizer import BOS, EOS, LENGTH, PAD, VOCABULARY, Family
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Size = Literal["toy", "small", "large"]
+"""small: 4 to 5 million weights, for a CPU; large: about 9 million, for a GPU; toy: for tests."""
+SHAPES: dict[Size, dict[str, int]] = {
+    "toy": {"hidden": 32, "layers": 2, "heads": 2, "inner": 64},
+    "small": {"hidden": 192, "layers": 6, "heads": 6, "inner": 512},
+    "large": {"hidden": 256, "layers": 9, "heads": 8, "inner": 704},
+}
+
+
+def fresh(family: Family, size: Size, *, seed: int, vocabulary: int = VOCABULARY) -> "PreTrainedModel":
+    """Llama's decoder, ModernBERT's encoder or T5's both, with random weights; one table of tokens reads and writes."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+
+    kinds: dict[Family, tuple[str, Any]] = {
+        "causal": ("llama", AutoModelForCausalLM),
+        "masked": ("modernbert", AutoModelForMaskedLM),
+        "seq2seq": ("t5", AutoModelForSeq2SeqLM),
+    }
+    architecture, kind = kinds[family]
+    config = AutoConfig.for_model(
+        architecture,
+        vocab_size=vocabulary,
+        pad_token_id=IDS[PAD],
+        bos_token_id=IDS[BOS],
+        eos_token_id=IDS[EOS],
+        tie_word_embeddings=True,
+        **_settings(family, SHAPES[size]),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: PreTrainedModel = kind.from_config(config)
+    return model
+
+
+def _settings(family: Family, shape: dict[str, int]) -> dict[str, Any]:
+    hidden, layers, heads, inner = (shape[name] for name in ("hidden", "layers", "heads", "inner"))
+    if family == "seq2seq":
+        return {
+            "d_model": hidden,
+            "d_kv": hidden // heads,
+            "d_ff": inner,
+            "num_heads": heads,
+            "num_layers": layers // 2,
+            "num_decoder_layers": layers // 2,
+            "feed_forward_proj": "gated-gelu",
+            "decoder_start_token_id": IDS[PAD],
+            "dropout_rate": 0.0,  # every text is read a few times only
+            "n_positions": LENGTH,
+        }
+    settings: dict[str, Any] = {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "max_position_embeddings": LENGTH,
+    }
+    if family == "causal":
+        return settings
+    ends = {"cls_token_id": IDS[BOS], "sep_token_id": IDS[EOS]}
+    return {**settings, **ends, "global_attn_every_n_layers": 3, "local_attention": 128}
