@@ -1,15 +1,20 @@
 """Every label after every prompt of every example: shared prefixes computed once, against lm-evaluation-harness.
 
-16 prompts (instruction and demonstrations, 400 tokens) x 256 AG News rows x 4 labels of one token, and of two; and 2
-prompts x 64 BANKING77 rows x 77 labels. A Llama of 8 million random weights in fp32: they decide nothing about time.
-Both sides get the same token ids; the peer is lm-eval's Hugging Face backend at its fastest batch size, which is found
-first on a sixteenth of the work. Each side is a process of its own, in turn; time is from ids to log-probabilities,
-without imports and loading. Log-probabilities must agree within 1e-4.
+16 prompts (instruction and demonstrations, 400 tokens) x 256 AG News rows x 4 labels of one token, and of two, and 2
+prompts x 64 BANKING77 rows x 77 labels, by a Llama of 9 million random weights in fp32; 8 prompts x 64 AG News rows by
+one of 135 million. Random weights decide nothing about time. Both sides get the same token ids; the peer is lm-eval's
+Hugging Face backend at its fastest batch size, which is found first on a part of the work.
+
+Each side is a process of its own: here, there, and here again. What counts is the CPU's time on one thread, from ids
+to log-probabilities, without imports and loading; wall clocks are noted beside it. The peer computes every context
+anew, so that its time is proportional to the rows: it is measured on the first of each prompt (`peer_rows`) and
+multiplied. On these, log-probabilities must agree within 1e-4, and the best prompt be the same.
 
 `limit`: how long plain forward passes take over as many tokens as a perfect prefix tree has, in full batches of short
 rows, which is what sharing everything could reach at best.
 
-lm-eval may live in an environment of its own, named in `LMEVAL_PYTHON`.
+lm-eval may live in an environment of its own, named in `LMEVAL_PYTHON`. A cell whose result file exists is not run
+again.
 
 python benchmarks/arena.py [CELL ...] [--threads 1]
 """
@@ -21,6 +26,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +36,65 @@ from sets import data_root
 
 RESULTS = Path(__file__).parent / "results" / "arena"
 PROMPT_TOKENS = 400
-CELLS: dict[str, dict[str, Any]] = {
-    "ag_news, labels of 1 token": {
-        "set": "ag_news",
-        "prompts": 16,
-        "rows": 256,
-        "words": {"World": " World", "Sports": " Sports", "Business": " Business", "Sci/Tech": " Technology"},
-    },
-    "ag_news, labels of 2 tokens": {
-        "set": "ag_news",
-        "prompts": 16,
-        "rows": 256,
-        "words": {
-            "World": " world news",
-            "Sports": " sports news",
-            "Business": " business news",
-            "Sci/Tech": " technology news",
-        },
-    },
-    "banking77": {"set": "banking77", "prompts": 2, "rows": 64, "words": {}},
+ONE = {"World": " World", "Sports": " Sports", "Business": " Business", "Sci/Tech": " Technology"}
+TWO = {
+    "World": " world news",
+    "Sports": " sports news",
+    "Business": " business news",
+    "Sci/Tech": " technology news",
 }
-BATCH_SIZES = (1, 4, 16, 64)
-VOCABULARY, HIDDEN, LAYERS = 8192, 256, 8
+SMALL: dict[str, int] = {
+    "vocab_size": 8192,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+}
+LARGE: dict[str, int] = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What is asked of which model."""
+
+    data: str
+    prompts: int
+    rows: int
+    words: Mapping[str, str]
+    """By label; without them, the labels themselves."""
+    shape: Mapping[str, int]
+    peer_rows: int
+    """On so many rows of each prompt the peer is measured."""
+    sweep_rows: int
+    """On so many rows of one prompt its batch size is chosen."""
+
+
+CELLS = {
+    "ag_news, labels of 1 token": Cell(
+        data="ag_news", prompts=16, rows=256, words=ONE, shape=SMALL, peer_rows=16, sweep_rows=32
+    ),
+    "ag_news, labels of 2 tokens": Cell(
+        data="ag_news", prompts=16, rows=256, words=TWO, shape=SMALL, peer_rows=8, sweep_rows=8
+    ),
+    "banking77": Cell(data="banking77", prompts=2, rows=64, words={}, shape=SMALL, peer_rows=4, sweep_rows=1),
+    "ag_news, 135 million, labels of 1 token": Cell(
+        data="ag_news", prompts=8, rows=64, words=ONE, shape=LARGE, peer_rows=8, sweep_rows=8
+    ),
+    "ag_news, 135 million, labels of 2 tokens": Cell(
+        data="ag_news", prompts=8, rows=64, words=TWO, shape=LARGE, peer_rows=2, sweep_rows=2
+    ),
+}
+BATCH_SIZES = (1, 4, 16)
+WORDS = 8192
+"""Of the tokenizer."""
 
 
 def rows(name: str, part: str) -> list[dict[str, str]]:
@@ -58,7 +102,7 @@ def rows(name: str, part: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in lines if line]
 
 
-def make_base(folder: Path, name: str) -> None:
+def make_base(folder: Path, cell: Cell) -> None:
     """A Llama of random weights, and a tokenizer of the set's own words."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -68,22 +112,17 @@ def make_base(folder: Path, name: str) -> None:
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=WORDS, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
-    words = [word for words in (CELLS[cell]["words"].values() for cell in CELLS) for word in words]
-    raw.train_from_iterator([row["text"] for row in rows(name, "train")] + words * 2000, trainer)
+    words = [word for words in (each.words.values() for each in CELLS.values()) for word in words]
+    raw.train_from_iterator([row["text"] for row in rows(cell.data, "train")] + words * 2000, trainer)
     raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token="<s>", eos_token="</s>", model_max_length=2048
     ).save_pretrained(folder)
     config = AutoConfig.for_model(
         "llama",
-        vocab_size=VOCABULARY,
-        hidden_size=HIDDEN,
-        intermediate_size=3 * HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=8,
-        num_key_value_heads=8,
+        **cell.shape,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=0,
@@ -93,23 +132,22 @@ def make_base(folder: Path, name: str) -> None:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
 
 
-def requests(cell: str, folder: Path) -> list[tuple[list[int], list[int]]]:
+def requests(cell: Cell, folder: Path) -> list[tuple[list[int], list[int]]]:
     """Token ids of each context and of what follows it, prompt by prompt, row by row, label by label."""
     from transformers import AutoTokenizer
 
-    asked = CELLS[cell]
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def ids(text: str) -> list[int]:
         found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
 
-    train, test = rows(asked["set"], "train"), rows(asked["set"], "test")
+    train, test = rows(cell.data, "train"), rows(cell.data, "test")
     labels = sorted({row["label"] for row in train})
-    words = {label: asked["words"].get(label, " " + label.replace("_", " ")) for label in labels}
+    words = {label: cell.words.get(label, " " + label.replace("_", " ")) for label in labels}
     answers = [ids(words[label]) for label in labels]
     found = []
-    for prompt in range(asked["prompts"]):
+    for prompt in range(cell.prompts):
         rng = np.random.default_rng(prompt)
         shown = ids(f"Which topic is it? ({prompt})\n\n")
         for place in rng.permutation(len(train)):
@@ -118,13 +156,24 @@ def requests(cell: str, folder: Path) -> list[tuple[list[int], list[int]]]:
             row = train[int(place)]
             shown += ids(f"{row['text']}\nAnswer:{words[row['label']]}\n\n")
         start = [tokenizer.bos_token_id, *shown[:PROMPT_TOKENS]]
-        for place in np.random.default_rng(99).permutation(len(test))[: asked["rows"]]:
+        for place in np.random.default_rng(99).permutation(len(test))[: cell.rows]:
             context = start + ids(f"{test[int(place)]['text'][:400]}\nAnswer:")
             found += [(context, answer) for answer in answers]
     return found
 
 
-def ours(folder: Path, asked: list[tuple[list[int], list[int]]]) -> tuple[float, list[float], dict[str, Any]]:
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.cpu, self.wall = time.process_time(), time.perf_counter()
+
+    def read(self) -> dict[str, float]:
+        """Of the CPU by this process, and on the wall."""
+        return {"seconds": time.process_time() - self.cpu, "wall_seconds": time.perf_counter() - self.wall}
+
+
+def ours(folder: Path, asked: list[tuple[list[int], list[int]]]) -> tuple[list[float], dict[str, Any]]:
     import torch
 
     from tunewise.models.load import load_base
@@ -135,19 +184,19 @@ def ours(folder: Path, asked: list[tuple[list[int], list[int]]]) -> tuple[float,
     scorer = Scorer(base)
     made = [Request(np.array(context), np.array(answer)) for context, answer in asked]
     scorer.score(made[:8])  # the self-test belongs to loading
-    started = time.perf_counter()
+    clock = Clock()
     found = [float(each.sum()) for each in scorer.score(made)]
-    seconds = time.perf_counter() - started
+    seconds = clock.read()
     tokens = sum(root.total for root in prefix_tree(made))
     limit = limit_seconds(base, tokens, torch)
-    return seconds, found, {"tree_tokens": tokens, "limit_seconds": limit, "note": scorer.note}
+    return found, {**seconds, "tree_tokens": tokens, "limit_seconds": limit, "note": scorer.note}
 
 
 def limit_seconds(base: Any, tokens: int, torch: Any) -> float:
     """Of plain forward passes over so many tokens, in batches of 64 rows of 32, by the best of three."""
     from tunewise.models.precision import fast_float32
 
-    batch = torch.randint(2, VOCABULARY, (64, 32))
+    batch = torch.randint(2, WORDS, (64, 32))
     seconds = []
     with torch.inference_mode(), fast_float32():
         for _ in range(4):
@@ -159,7 +208,7 @@ def limit_seconds(base: Any, tokens: int, torch: Any) -> float:
 
 def theirs(
     folder: Path, asked: list[tuple[list[int], list[int]]], batch_size: int
-) -> tuple[float, list[float], dict[str, Any]]:
+) -> tuple[list[float], dict[str, Any]]:
     import torch
     from lm_eval.models.huggingface import HFLM
 
@@ -168,10 +217,10 @@ def theirs(
     named = [((repr(context), repr(answer)), context, answer) for context, answer in asked]
     with torch.inference_mode():
         model._loglikelihood_tokens(named[:8], disable_tqdm=True)
-        started = time.perf_counter()
+        clock = Clock()
         found = model._loglikelihood_tokens(named, disable_tqdm=True)
-        seconds = time.perf_counter() - started
-    return seconds, [float(value) for value, _ in found], {"batch_size": batch_size}
+        seconds = clock.read()
+    return [float(value) for value, _ in found], {**seconds, "batch_size": batch_size}
 
 
 def run_side(side: str, folder: Path, asked: Path, threads: int, **more: Any) -> dict[str, Any]:
@@ -188,34 +237,58 @@ def run_side(side: str, folder: Path, asked: Path, threads: int, **more: Any) ->
     return found
 
 
-def measure(cell: str, threads: int) -> dict[str, Any]:
+def measure(name: str, threads: int) -> dict[str, Any]:
+    cell = CELLS[name]
     with tempfile.TemporaryDirectory() as scratch:
-        folder, whole, part = Path(scratch) / "base", Path(scratch) / "whole.json", Path(scratch) / "part.json"
-        make_base(folder, CELLS[cell]["set"])
+        folder = Path(scratch) / "base"
+        make_base(folder, cell)
         asked = requests(cell, folder)
-        whole.write_text(json.dumps(asked), encoding="utf-8")
-        part.write_text(json.dumps(asked[: max(16, len(asked) // 16)]), encoding="utf-8")
-        sweep = {size: run_side("lm-eval", folder, part, threads, batch=size)["seconds"] for size in BATCH_SIZES}
+        labels = len({tuple(answer) for _, answer in asked})
+        by_prompt = [asked[at : at + cell.rows * labels] for at in range(0, len(asked), cell.rows * labels)]
+        parts = {
+            "whole": asked,
+            "peer": [each for of_one in by_prompt for each in of_one[: cell.peer_rows * labels]],
+            "sweep": asked[: cell.sweep_rows * labels],
+        }
+        paths = {part: Path(scratch) / f"{part}.json" for part in parts}
+        for part, some in parts.items():
+            paths[part].write_text(json.dumps(some), encoding="utf-8")
+        sweep = {
+            size: run_side("lm-eval", folder, paths["sweep"], threads, batch=size)["seconds"] for size in BATCH_SIZES
+        }
         best = min(sweep, key=lambda size: sweep[size])
-        own = run_side("tunewise", folder, whole, threads)
-        peer = run_side("lm-eval", folder, whole, threads, batch=best)
-    labels = len({tuple(answer) for _, answer in asked})
-    one, other = (np.array(side.pop("scores")).reshape(-1, labels) for side in (own, peer))
-    prompts = CELLS[cell]["prompts"]
-    winners = [int(scores.max(axis=1).reshape(prompts, -1).mean(axis=1).argmax()) for scores in (one, other)]
+        own = run_side("tunewise", folder, paths["whole"], threads)
+        peer = run_side("lm-eval", folder, paths["peer"], threads, batch=best)
+        again = run_side("tunewise", folder, paths["whole"], threads)
+    again.pop("scores")
+    one = np.array(own.pop("scores")).reshape(cell.prompts, cell.rows, labels)[:, : cell.peer_rows]
+    other = np.array(peer.pop("scores")).reshape(one.shape)
+    best_prompt = [int(scores.max(axis=2).mean(axis=1).argmax()) for scores in (one, other)]
+    seconds = (own["seconds"] + again["seconds"]) / 2
     return {
-        "cell": cell,
+        "cell": name,
         "threads": threads,
+        "weights": weights(cell.shape),
         "requests": len(asked),
         "tokens_of_answers": sorted({len(answer) for _, answer in asked}),
+        "rows": cell.rows,
+        "peer_rows": cell.peer_rows,
         "sweep_seconds": sweep,
-        "sides": {"tunewise": own, "lm-eval": peer},
-        "ratio": peer["seconds"] / own["seconds"],
-        "share_of_limit": own["limit_seconds"] / own["seconds"],
+        "sides": {"tunewise": own, "tunewise again": again, "lm-eval": peer},
+        "ratio": peer["seconds"] * cell.rows / cell.peer_rows / seconds,
+        "share_of_limit": (own["limit_seconds"] + again["limit_seconds"]) / 2 / seconds,
         "largest_difference": float(np.abs(one - other).max()),
-        "same_answers": float((one.argmax(1) == other.argmax(1)).mean()),
-        "same_winning_prompt": winners[0] == winners[1],
+        "same_answers": float((one.argmax(2) == other.argmax(2)).mean()),
+        "same_winning_prompt": best_prompt[0] == best_prompt[1],
     }
+
+
+def weights(shape: Mapping[str, int]) -> int:
+    """Of a Llama of this shape whose embedding is its output layer."""
+    hidden, layers = shape["hidden_size"], shape["num_hidden_layers"]
+    read = hidden * shape["num_key_value_heads"] // shape["num_attention_heads"]
+    layer = 2 * hidden * hidden + 2 * hidden * read + 3 * hidden * shape["intermediate_size"] + 2 * hidden
+    return shape["vocab_size"] * hidden + layers * layer + hidden
 
 
 def main() -> None:
@@ -230,10 +303,10 @@ def main() -> None:
     if given.side:
         asked = json.loads(given.asked.read_text("utf-8"))
         if given.side == "tunewise":
-            seconds, scores, more = ours(given.folder, asked)
+            scores, more = ours(given.folder, asked)
         else:
-            seconds, scores, more = theirs(given.folder, asked, given.batch)
-        print("RESULT " + json.dumps({"seconds": seconds, "scores": scores, **more}))
+            scores, more = theirs(given.folder, asked, given.batch)
+        print("RESULT " + json.dumps({"scores": scores, **more}))
         return
     RESULTS.mkdir(parents=True, exist_ok=True)
     for cell in given.cells or CELLS:

@@ -26,6 +26,12 @@ def narrowed(model: nn.Module) -> nn.Module:
     return tree
 
 
+def last_modules(model: nn.Module) -> frozenset[nn.Module]:
+    """All modules of a model's last layer; none, where it is not known which that is."""
+    last = _last_layer(model)
+    return frozenset() if last is None else frozenset(last.modules())
+
+
 def _last_layer(tree: Any) -> nn.Module | None:
     layers = int(tree.config.num_hidden_layers)
     stacks = [module for module in tree.children() if isinstance(module, nn.ModuleList) and len(module) == layers]

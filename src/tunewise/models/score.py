@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tunewise.models.causal import Causal
-from tunewise.models.narrowed import narrowed
+from tunewise.models.narrowed import last_modules, narrowed
 from tunewise.models.packed import packed
 from tunewise.models.precision import fast_float32
 from tunewise.models.prefix_tree import Bundle, Forest, Mark, Request, forest, prefix_tree
@@ -146,6 +146,7 @@ class _Runner:
 
     def __init__(self, base: Causal, tree: nn.Module, found: list[np.ndarray]) -> None:
         self.base, self.tree, self.found = base, tree, found
+        self.last = last_modules(tree)
 
     def run(self, hanging: Sequence[tuple[Forest, tuple[Kept, ...]]]) -> None:
         """Everything in these forests, each of which follows on its trunks; all have equally many."""
@@ -194,6 +195,7 @@ class _Runner:
             keep=keep,
             longest=int(position_N.max()) + 1,
             wanted_S=wanted_S,
+            last=self.last,
         )
         with during(now):
             output = self.tree(

@@ -69,6 +69,8 @@ class Pass:
     """Tokens of the longest path, for layers that see only so far."""
     wanted_S: Tensor | None = None
     """Tokens whose last hidden states are read, in order; None: all."""
+    last: frozenset[nn.Module] = frozenset()
+    """Attention layers whose outputs are needed at these tokens alone."""
 
 
 _now = threading.local()
@@ -114,13 +116,20 @@ def tree_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out_NHD, log_NH = _own(query[0], key[0], value[0], scale, now)
     for reading in now.readings:
-        over = slice(reading.start, reading.end)
+        over = _readers(reading, None if module not in now.last else now.wanted_S)
         keys, values = (part[None] for part in reading.trunk[module])
         part_BTHD, part_BTH = _attend(query[:, :, over], keys, values, scale, mask=None, causal=False)
         share = torch.sigmoid(part_BTH[0] - log_NH[over])[..., None].to(out_NHD.dtype)
-        out_NHD[over].lerp_(part_BTHD[0], share)
+        out_NHD[over] = torch.lerp(out_NHD[over], part_BTHD[0], share)
         log_NH[over] = torch.logaddexp(log_NH[over], part_BTH[0])
     return out_NHD[None], None
+
+
+def _readers(reading: Reading, wanted_S: Tensor | None) -> slice | Tensor:
+    """The tokens that read a trunk: all that follow on it, or the wanted among them."""
+    if wanted_S is None:
+        return slice(reading.start, reading.end)
+    return wanted_S[(wanted_S >= reading.start) & (wanted_S < reading.end)]
 
 
 def _own(query_HND: Tensor, key_GND: Tensor, value_GND: Tensor, scale: float, now: Pass) -> tuple[Tensor, Tensor]:
