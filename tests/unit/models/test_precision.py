@@ -20,9 +20,26 @@ def test_the_fast_path_has_float32_error_and_ends(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("passes", "expected"), [(True, "medium"), (False, "highest")])
 def test_the_self_test_decides(monkeypatch: pytest.MonkeyPatch, passes, expected) -> None:
     monkeypatch.setattr(precision, "medium_is_float32", lambda: passes)
+    monkeypatch.setattr(precision, "made_by_intel", lambda: False)
     with precision.fast_float32():
         assert torch.get_float32_matmul_precision() == expected
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_on_a_cpu_of_intels_the_usual_library_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "medium_is_float32", lambda: True)
+    monkeypatch.setattr(precision, "made_by_intel", lambda: True)
+    with precision.fast_float32():
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_many_small_products_take_the_usual_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "medium_is_float32", lambda: True)
+    monkeypatch.setattr(precision, "made_by_intel", lambda: False)
+    with precision.fast_float32():
+        with precision.many_small_products():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
 
 
 def test_the_self_test_fails_where_products_are_rounded_to_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
