@@ -78,7 +78,8 @@ class PromptTask:
     format: Literal["auto", "plain", "chat"] = "auto"
     """`chat`: as turns, by the base's chat template; `auto`: so where the base has one."""
     answers: Mapping[str, str] = field(default_factory=dict)
-    """For each label, which of the template's answers is meant; found where labels are numbers or answers' names."""
+    """For each label, which of the template's answers is meant; found where the template knows labels by their text,
+    and where labels are numbers or answers' names."""
 
     def __post_init__(self) -> None:
         if self.file is not None and self.template is not None:

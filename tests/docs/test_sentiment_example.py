@@ -14,6 +14,8 @@ from tunewise.config import Task
 from tunewise.data.audit import CHECKS, audit
 from tunewise.data.audit.finding import Finding, Ruler
 from tunewise.data.load import Data, load_data
+from tunewise.methods.asking import task_prompt
+from tunewise.prompts.prompt import joined
 from tunewise.prompts.promptsource import load_templates
 from tunewise.prompts.row import Row
 
@@ -112,6 +114,17 @@ def test_each_template_makes_a_pair_of_every_row() -> None:
             assert pair.choices is not None
             assert row["review"].strip() in pair.input
             assert pair.target == pair.choices[row["sentiment"] != "negative"]
+
+
+@pytest.mark.parametrize("name", [template.name for template in load_templates(FOLDER / "templates.yaml")])
+def test_the_task_asks_by_each_template_and_takes_its_answers_for_words(folder: Path, name: str) -> None:
+    task = Task.from_file(folder / "promptsource.yaml", overrides={"prompt.name": name})
+    data = load_data(task)
+    prompt = task_prompt(task, data.labels, data.train)
+    answers = {"opinion": ("bad", "good"), "buy_again": ("No", "Yes")}.get(name, data.labels)
+    assert prompt.words == dict(zip(("negative", "positive"), answers, strict=True))
+    parts = prompt.parts(data.dev)
+    assert all(row.fields["review"] in joined(each) for row, each in zip(data.dev, parts, strict=True))
 
 
 @pytest.mark.parametrize(

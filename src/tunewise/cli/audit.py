@@ -28,7 +28,12 @@ def audit(
 
     data = load_data(parsed)
     base = load_base(parsed.models[0], device="cpu", dtype="float32")
-    findings = audit_data(data, length_of=base.token_counts, max_tokens=base.info.max_tokens)
+    findings = audit_data(
+        data,
+        length_of=base.token_counts,
+        max_tokens=base.info.max_tokens,
+        answers_too=base.info.family == "causal",
+    )
     if json:
         for finding in findings:
             typer.echo(json_module.dumps(to_plain(finding), ensure_ascii=False))

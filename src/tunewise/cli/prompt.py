@@ -79,3 +79,5 @@ def show(
         typer.echo(f"{place:>5} {token.id:>6}  {'yes' if token.scored else '':<6}  {token.piece!r}")
     scored = sum(token.scored for token in tokens)
     typer.echo(f"{len(tokens)} tokens, of which {scored} are scored; the base reads {base.info.max_tokens}.")
+    if (lost := predictor.given.said(1)) is not None:
+        typer.echo(lost)

@@ -114,7 +114,8 @@ def source_of_labels(
     """The template as it asks for a label, and the words that its target side has for each.
 
     `target`: name of the column of labels, where it is known. `answers`: for each label, which of the template's
-    answers is meant; found where labels are numbers or have the answers' names. `rows`: some, to try it on.
+    answers is meant; found where the template knows the labels by their text, and where labels are numbers or have the
+    answers' names. `rows`: some, to try it on.
 
     Raises:
         PromptError: which answer stands for which label cannot be told; the input side gives the label away, or the
@@ -123,7 +124,7 @@ def source_of_labels(
     field = _target_field(template, rows, target)
     first = Source.of(template, {field: 0} if field else {}, seed)
     choices = first.pairs(rows[:1], [first.unknown])[0].choices if rows else None
-    values = _values(template, labels, choices, answers or {})
+    values = _values(template, labels, choices, answers or {}, _known(first, labels, rows, field, choices))
     source = Source.of(template, {field: values[labels[0]]} if field else {}, seed)
     sides: dict[str, list[Rendered]] = {
         label: source.pairs(rows, [{field: values[label]} if field else {}] * len(rows)) for label in labels
@@ -137,6 +138,11 @@ def source_of_labels(
                 f"'{max(said)}'), and the words of a label must be the same in all. Use another template."
             )
         words[label] = min(said, default=str(values[label]))
+        if answers and answers[label] not in words[label]:
+            raise PromptError(
+                f"{template.name}: says '{words[label]}' for the label '{label}', and `answers` wants "
+                f"'{answers[label]}'. Leave `answers` out, or use another template."
+            )
         for row, each, one in zip(rows, found, sides[labels[0]], strict=True):
             _refuse_given_away(template, row, each.input == one.input)
     return source, words
@@ -190,8 +196,26 @@ def _target_field(template: PromptSourceTemplate, rows: Sequence[AnyRow], target
     return field
 
 
+def _known(
+    source: Source, labels: Sequence[str], rows: Sequence[AnyRow], field: str | None, choices: Sequence[str] | None
+) -> bool:
+    """Whether the template, given the labels themselves, has another of its answers for each."""
+    if field is None or not rows or not choices:
+        return False
+    try:
+        pairs = source.pairs(list(rows[:1]) * len(labels), [{field: label} for label in labels])
+    except PromptError:  # it reads the place of an answer, or something else
+        return False
+    said = [" ".join(each.target.split()) for each in pairs]
+    return len(set(said)) == len(labels) and set(said) <= {" ".join(choice.split()) for choice in choices}
+
+
 def _values(
-    template: PromptSourceTemplate, labels: Sequence[str], choices: Sequence[str] | None, answers: Mapping[str, str]
+    template: PromptSourceTemplate,
+    labels: Sequence[str],
+    choices: Sequence[str] | None,
+    answers: Mapping[str, str],
+    known: bool,
 ) -> dict[str, Any]:
     """What the label's field holds for each label: the place of its answer, or the label itself."""
     for label in answers:
@@ -202,6 +226,8 @@ def _values(
             raise PromptError(f"prompt: `answers` is given, and {template.name} has none. Leave it out.")
         numbers = all(label.isdecimal() for label in labels)
         return {label: int(label) if numbers else label for label in labels}
+    if known and not answers:
+        return {label: label for label in labels}
     if answers:
         return {label: _stated(template, label, choices, answers) for label in labels}
     if all(label.isdecimal() for label in labels) and len(choices) == len(labels):

@@ -36,9 +36,12 @@ class Given:
         """The sentence that says it of so many prompts, or None."""
         if not (self.rows or self.demonstrations):
             return None
+        made = "1 prompt was" if prompts == 1 else f"{prompts:,} prompts were"
+        times = "once" if self.demonstrations == 1 else f"{self.demonstrations:,} times"
+        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
         return (
-            f"{prompts:,} prompts were made to fit the base: demonstrations were left out {self.demonstrations:,} "
-            f"times, and {self.rows:,} rows lost {self.input_tokens:,} tokens."
+            f"{made} made to fit the base: demonstrations were left out {times}, and {rows} lost "
+            f"{self.input_tokens:,} tokens."
         )
 
 

@@ -279,7 +279,12 @@ def _count_tokens(base: Encoder, data: Data, folds: Sequence[Fold], task: Task) 
 
 def _audit(data: Data, bases: Mapping[str, Encoder], watcher: Watcher) -> list[Finding]:
     first = next(iter(bases.values()))
-    findings = audit(data, length_of=first.token_counts, max_tokens=first.info.max_tokens)
+    findings = audit(
+        data,
+        length_of=first.token_counts,
+        max_tokens=first.info.max_tokens,
+        answers_too=first.info.family == "causal",
+    )
     for finding in findings:
         watcher.say(f"audit, {finding.severity}: {finding.sentence}")
     if any(finding.check == "languages" and finding.severity != "info" for finding in findings):

@@ -88,3 +88,19 @@ def test_odd_characters_in_an_answer_are_found():
     data = load(CLEAN)
     found = audit(Data(**{**vars(data), "dev": (odd,)}), length_of=None, max_tokens=None)
     assert [f.ids for f in found if f.check == "characters"] == [("x",)]
+
+
+def test_rows_that_fit_only_without_their_target_are_counted_where_both_share_a_window():
+    # words serve as tokens: questions of 13, answers of 3, and one of each kind of too long
+    rows = [*CLEAN, {"question": "why " * 30, "answer": "so"}, {"question": "how come", "answer": "because " * 18}]
+    data = load(rows)
+
+    def count(texts):
+        return [sum(len(text.split()) for text in row) for row in texts]
+
+    apart = audit(data, length_of=count, max_tokens=19)
+    alone, together = [f for f in audit(data, length_of=count, max_tokens=19, answers_too=True) if f.count == 1]
+    assert [f.ids for f in (alone, together)] == [("41",), ("42",)]
+    assert "1 of 44 rows (2.3%) are longer than the 19 tokens the base reads" in alone.sentence
+    assert "are longer than 19 tokens only together with their target" in together.sentence
+    assert [f.ids for f in apart if f.severity == "warning"] == [("41",)]

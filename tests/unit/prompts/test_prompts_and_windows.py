@@ -80,6 +80,9 @@ def test_then_the_row_itself_and_what_was_given_up_is_said() -> None:
     assert (given + given).said(7) == (
         "7 prompts were made to fit the base: demonstrations were left out 4 times, and 2 rows lost 6 tokens."
     )
+    assert Given(rows=1, demonstrations=1, input_tokens=3).said(1) == (
+        "1 prompt was made to fit the base: demonstrations were left out once, and 1 row lost 3 tokens."
+    )
 
 
 def test_an_instruction_that_does_not_fit_is_an_error() -> None:

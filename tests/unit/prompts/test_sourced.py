@@ -39,6 +39,15 @@ def test_labels_are_answers_by_number_by_name_or_as_stated(labels, answers) -> N
     assert source.blocks(ROWS) == ["How is never dull?", "How is the worst film?", "How is ok?"]
 
 
+KNOWING = template("How is {{text}}? ||| {{ answer_choices[0] if label == 'neg' else answer_choices[1] }}")
+
+
+def test_a_template_that_knows_the_labels_by_their_text_needs_nothing_said() -> None:
+    source, words = source_of_labels(KNOWING, ("neg", "pos"), ROWS)
+    assert words == {"neg": "bad", "pos": "good"}
+    assert source.blocks(ROWS[:1]) == ["How is never dull?"]
+
+
 def test_ten_numbers_go_by_their_value_not_by_their_spelling() -> None:
     ten = template("{{text}} ||| {{answer_choices[label]}}", " ||| ".join(f"w{i}" for i in range(11)))
     _, words = source_of_labels(ten, tuple(map(str, sorted(range(11), key=str))), ROWS)
@@ -62,6 +71,13 @@ def test_a_target_side_with_more_than_the_label_is_said_whole() -> None:
     [
         (ASKED, ("neg", "pos"), None, r"own: which of its answers \(bad, good\) stands for which label \(neg, pos\)"),
         (ASKED, ("good", "pos"), None, "cannot be told"),
+        (KNOWING, ("minus", "plus"), None, "cannot be told"),
+        (
+            KNOWING,
+            ("neg", "pos"),
+            {"neg": "bad", "pos": "good"},
+            "says 'good' for the label 'neg', and `answers` wants",
+        ),
         (ASKED, ("neg", "pos"), {"neg": "bad"}, "`answers` has nothing for the label 'pos'. Name one of bad, good"),
         (ASKED, ("neg", "pos"), {"neg": "bda", "pos": "good"}, "own has no answer 'bda'.*bad"),
         (ASKED, ("neg", "pos"), {"nge": "bad"}, "names a label 'nge'.*neg"),

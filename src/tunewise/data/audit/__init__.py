@@ -25,11 +25,16 @@ CHECKS: Registry[Check] = Registry(
 
 
 def audit(
-    data: Data, *, length_of: Callable[[Sequence[tuple[str, ...]]], list[int]] | None, max_tokens: int | None
+    data: Data,
+    *,
+    length_of: Callable[[Sequence[tuple[str, ...]]], list[int]] | None,
+    max_tokens: int | None,
+    answers_too: bool = False,
 ) -> list[Finding]:
     """All findings on train and dev, in the order of the registry; held_out is not looked at.
 
-    `length_of` gives the tokens of each row's texts as the base reads them.
+    `length_of` gives the tokens of each row's texts as the base reads them; `answers_too`: `max_tokens` holds for what
+    is read and written together.
     """
-    ruler = Ruler(length_of=length_of, max_tokens=max_tokens)
+    ruler = Ruler(length_of=length_of, max_tokens=max_tokens, answers_too=answers_too)
     return [finding for name in CHECKS for finding in CHECKS.get(name)(data, ruler)]

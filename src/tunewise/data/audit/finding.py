@@ -25,3 +25,5 @@ class Ruler:
 
     length_of: Callable[[Sequence[tuple[str, ...]]], list[int]] | None = None
     max_tokens: int | None = None
+    answers_too: bool = False
+    """Whether what is written stands in the same window as what is read."""
