@@ -19,10 +19,10 @@ from tunewise.methods.stacked import StackedMethod
 from tunewise.methods.top_layers import with_kept_states
 from tunewise.methods.trained import Bench, Finished, LabelBench, TrainedConfig, nothing_to_learn, trained_cost
 from tunewise.methods.verbalizer import found_words, read_rows
-from tunewise.models.asked import common_start
-from tunewise.models.causal import Causal
+from tunewise.models.asked import Asked, common_start
 from tunewise.models.encoder import Encoder
 from tunewise.models.masked import Masked
+from tunewise.models.seq2seq import Seq2Seq
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.prompted import prompt_tokens
 from tunewise.prompts.prompt import Demonstration, Prompt, shown_fields
@@ -89,7 +89,7 @@ class Cloze(StackedMethod):
     """
 
     name = "cloze"
-    families = frozenset({"causal", "masked"})
+    families = frozenset({"causal", "masked", "seq2seq"})
     kinds: frozenset[Kind] = frozenset({"classify"})
     several = False
     Config = ClozeConfig
@@ -97,7 +97,7 @@ class Cloze(StackedMethod):
     default_share = 1 / 8
 
     def skip(self, context: Context) -> str | None:
-        if not isinstance(context.base, Causal | Masked):
+        if not isinstance(context.base, Asked):
             return f"cloze: {no_head(context.base)}"
         if (why := unaskable(context) or nothing_to_learn(self.name, context)) is not None:
             return why
@@ -235,16 +235,18 @@ class _AskingBench(LabelBench):
         return super().predictor(config, tensors, finished if config.weights == "lora" else None)
 
 
-def _base(context: Context) -> Causal | Masked:
-    assert isinstance(context.base, Causal | Masked)
+def _base(context: Context) -> Asked:
+    assert isinstance(context.base, Asked)
     return context.base
 
 
-def _answer_tokens(base: Causal | Masked, prompt: Prompt, words: Sequence[str]) -> list[list[int]]:
+def _answer_tokens(base: Asked, prompt: Prompt, words: Sequence[str]) -> list[list[int]]:
     """The tokens of each of these words as the answer; one of a prompt that joins them with its end, at least one."""
     answers = [prompt.answer(each) for each in words]
     if isinstance(base, Masked):
         return base.text_ids(answers)
+    if isinstance(base, Seq2Seq):
+        return base.text_ids([answer.lstrip(" ") for answer in answers])
     # a word may begin otherwise after a text than alone
     start = prompt.before_answer
     before, *after = base.text_ids([start, *(start + answer for answer in answers)])

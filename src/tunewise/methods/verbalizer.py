@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
-from tunewise.models.causal import Causal
+from tunewise.models.asked import Asked
 from tunewise.models.masked import Masked
 from tunewise.models.tokens import Tokens
 
@@ -32,7 +32,7 @@ def read_rows(target_E: np.ndarray, digests: Sequence[str]) -> list[int]:
 
 
 def found_words(
-    base: Causal | Masked, tokens: Tokens, target_E: np.ndarray, given: Mapping[str, str], read: Read
+    base: Asked, tokens: Tokens, target_E: np.ndarray, given: Mapping[str, str], read: Read
 ) -> dict[str, str]:
     """A word of one token for each label, in the order of `given`; a label without rows keeps what is given.
 
@@ -57,7 +57,7 @@ def found_words(
     return {label: given[label] if word in doubled else word for label, word in words.items()}
 
 
-def _log_probabilities(base: Causal | Masked, tokens: Tokens) -> np.ndarray:
+def _log_probabilities(base: Asked, tokens: Tokens) -> np.ndarray:
     """Of every word as the answer to each row, float32."""
     vector_EH = base.at_answer().features_of(tokens)
     found = []
@@ -70,7 +70,7 @@ def _log_probabilities(base: Causal | Masked, tokens: Tokens) -> np.ndarray:
     return log_EV
 
 
-def _candidates(base: Causal | Masked, log_V: np.ndarray, mean_V: np.ndarray, read: Read) -> list[int]:
+def _candidates(base: Asked, log_V: np.ndarray, mean_V: np.ndarray, read: Read) -> list[int]:
     likely = np.argsort(-log_V, kind="stable")[:LIKELIEST]
     likely = likely[np.argsort(-(log_V - mean_V)[likely], kind="stable")]
     words = [_word(base, int(token)) for token in likely]
@@ -82,7 +82,7 @@ def _candidates(base: Causal | Masked, log_V: np.ndarray, mean_V: np.ndarray, re
     return whole[:CANDIDATES]
 
 
-def _word(base: Causal | Masked, token: int) -> str:
+def _word(base: Asked, token: int) -> str:
     return str(base.tokenizer.decode([token])).strip()
 
 

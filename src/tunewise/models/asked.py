@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from tunewise.models.encoder import Encoder, valid
 from tunewise.models.prefix_tree import Request
@@ -23,6 +23,8 @@ class Asked(Encoder, ABC):
     """What is read before every prompt."""
     end_ids: tuple[int, ...]
     """What ends an answer that is written."""
+    origin: "Asked"
+    """The base as it was loaded, also of what was made of it."""
 
     @property
     @abstractmethod
@@ -47,6 +49,18 @@ class Asked(Encoder, ABC):
     @abstractmethod
     def fits(self, request: Request) -> bool:
         """Whether the base reads as much."""
+
+    @abstractmethod
+    def at_answer(self) -> Self:
+        """The base with, for vectors of texts that are prompts, what it would read the vocabulary off."""
+
+    @abstractmethod
+    def output_rows(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Float32 rows [tokens, H] and biases [tokens] of what reads the vocabulary off such vectors."""
+
+    @abstractmethod
+    def read(self, hidden_SH: Tensor) -> Tensor:
+        """Logits [S, V] of words after, or in the place of, each of these last hidden states."""
 
     def text_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text as it stands: nothing is put before or after it, and nothing is cut."""

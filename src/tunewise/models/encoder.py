@@ -60,6 +60,9 @@ class BaseInfo:
 class Encoder:
     """A frozen base with its tokenizer; shared by everything that is adapted on it."""
 
+    answer_positions: int | None = None
+    """Of a decoder that reads the same after every text, where the base has one that gives its vectors."""
+
     def __init__(self, info: BaseInfo, model: torch.nn.Module, tokenizer: Any) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:

@@ -110,6 +110,20 @@ class EncoderDecoder(EncoderOnly):
         return hidden
 
 
+class _AtAnswer(EncoderDecoder):
+    """Encoder and decoder up to where an answer begins."""
+
+    def __init__(self, encoder: Any, decoder: Any, start: Sequence[int]) -> None:
+        super().__init__(encoder, decoder)
+        self.start = tuple(start)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **options: Any) -> BaseModelOutput:  # type: ignore[override]
+        """For last hidden states [S, 1, H], those of the decoder from which the first token is foreseen."""
+        encoded, mask = self.encode(input_ids, attention_mask)
+        start = torch.tensor([self.start] * len(encoded), device=encoded.device)
+        return BaseModelOutput(last_hidden_state=self.decode(start, encoded=encoded, mask=mask)[:, -1:])
+
+
 class Seq2Seq(WritingBase):
     """A frozen encoder-decoder with its tokenizer; `model` is its encoder, or both where texts are learnt."""
 
@@ -126,6 +140,7 @@ class Seq2Seq(WritingBase):
         self.whole: nn.Module = model.eval().requires_grad_(False)
         self._reader = _reader_of(model)
         self._for_texts: Seq2Seq | None = None
+        self.origin: Seq2Seq = self
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.start_ids, self._close_ids = _added_around(self._backend)
         self.end_ids = ends_of(model, tokenizer)
@@ -236,6 +251,16 @@ class Seq2Seq(WritingBase):
         nothing = BaseModelOutput(last_hidden_state=hidden_SH[None, :1])
         logits: Tensor = self._reader(encoder_outputs=nothing, decoder_inputs_embeds=hidden_SH[None]).logits
         return logits[0]
+
+    def at_answer(self) -> Self:
+        """The base with, for vectors of texts, what its decoder foresees the first token of an answer from."""
+        if isinstance(self.model, _AtAnswer):
+            return self
+        view, start = copy.copy(self), (*self.lead_ids, *self._before_ids)
+        inner = _inner(self.whole)
+        view.model, view.answer_positions = _AtAnswer(inner.encoder, inner.decoder, start), len(start)
+        view.info = dataclasses.replace(self.info, pooling="cls", normalize=False)
+        return view
 
     def output_rows(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Float32 rows [tokens, H] and biases [tokens] of what reads the vocabulary off hidden states.

@@ -50,8 +50,9 @@ def tiny_seq2seq(
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         model = build(config)
-        if architecture != "t5":  # which starts wide enough
+        if architecture == "bart":  # T5 starts wide enough
             spread(model)
+            model.generation_config.forced_bos_token_id = BYTE_LEVEL["<s>"]
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder
@@ -73,6 +74,5 @@ def _settings(architecture: str, hidden: int, layers: int) -> dict[str, Any]:
         "decoder_ffn_dim": 2 * hidden,
         "max_position_embeddings": MAX_TOKENS,
         "decoder_start_token_id": BYTE_LEVEL["</s>"],
-        "forced_bos_token_id": BYTE_LEVEL["<s>"],
         "forced_eos_token_id": None,
     }

@@ -19,9 +19,7 @@ from tunewise.adapters.stack import Form
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
 from tunewise.models.asked import Asked
-from tunewise.models.causal import Causal
 from tunewise.models.encoder import Encoder, answering
-from tunewise.models.masked import Masked
 from tunewise.models.tree import shared_tree
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_arrays, read_settings, write_arrays, write_settings
@@ -71,7 +69,7 @@ class AdaptedPredictor:
         self.tensors, self.adapter, self.unit_length = dict(tensors), adapter, unit_length
         self.thresholds, self.prompt = thresholds, prompt
         if prompt is not None:
-            if not isinstance(base, Causal | Masked):
+            if not isinstance(base, Asked):
                 raise ModelError(f"adapted: {base.info.name} gives no vectors that answers to prompts are read off.")
             self.base, base = base.origin, base.at_answer()
         if self.weight_LH.shape != (len(labels), base.info.hidden_size) or self.bias_L.shape != (len(labels),):
@@ -133,7 +131,7 @@ class AdaptedPredictor:
         prompt = _measured(settings)
         if prompt is not None:
             check_turns(prompt, base, SETTINGS)
-        read = base.at_answer() if prompt is not None and isinstance(base, Masked) else base
+        read = base.at_answer() if prompt is not None and isinstance(base, Asked) else base
         head = read_arrays(folder / HEAD, {"weight": (len(labels), read.info.hidden_size), "bias": (len(labels),)})
         try:
             adapter = None

@@ -75,6 +75,7 @@ class StackedPopulation:
     def hidden(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
         sequences, positions = batch.input_ids_ST.shape
         self.stack.now = Pass(active=tuple(active), sequences=sequences, positions=positions)
+        self.stack.now.answer_positions = self.encoder.answer_positions
         if batch.answer_ids_SN is not None:
             self.stack.now.answer_positions = batch.answer_ids_SN.shape[1]
         if key is not None:

@@ -125,8 +125,8 @@ class FullPopulation:
             encoder.model = tree
         table: nn.Embedding = encoder.model.get_input_embeddings()  # type: ignore[operator]
         places = [own for _, own in tree.named_parameters(remove_duplicate=False) if own is table.weight]
-        if writes and len(places) > 1:
-            # what reads the vocabulary is the same table, so that every row has a gradient in every step
+        if len(places) > 1:
+            # what reads the vocabulary, or a decoder, has the same table, and may use every row of it
             self._used_U = torch.arange(table.num_embeddings, device=table.weight.device)
         else:
             ids = set(map(int, used_tokens)) | {self.base.pad_id}

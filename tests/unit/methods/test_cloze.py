@@ -12,7 +12,10 @@ from tunewise.methods import get_method
 from tunewise.methods.base import Context, Fold, skip_reason
 from tunewise.models.causal import Causal
 from tunewise.models.load import load_base
+from tunewise.models.seq2seq import Seq2Seq
 from tunewise.models.tiny_causal import tiny_causal
+from tunewise.models.tiny_seq2seq import ARCHITECTURES as SEQ2SEQ
+from tunewise.models.tiny_seq2seq import tiny_seq2seq
 from tunewise.types import Example
 
 LABELS = ("bug", "login", "price")
@@ -30,9 +33,10 @@ def rows(n: int, seed: int) -> tuple[Example, ...]:
     return tuple(found)
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2", "phi"])
+@pytest.fixture(scope="module", params=["llama", "gpt2", "phi", "t5", "bart"])
 def context(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Context:
-    folder: Path = tiny_causal(tmp_path_factory.mktemp("base") / request.param, architecture=request.param)
+    make = tiny_seq2seq if request.param in SEQ2SEQ else tiny_causal
+    folder: Path = make(tmp_path_factory.mktemp("base") / request.param, architecture=request.param)
     base = load_base(str(folder), device="cpu", dtype="float32")
     task = Task(
         data=DataConfig(train="in-memory.csv"),
@@ -59,16 +63,23 @@ def context(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_before_the_first_step_it_has_the_bases_own_logits_of_the_words(context: Context) -> None:
     method, base = get_method("cloze"), context.base
-    assert isinstance(base, Causal)
+    assert isinstance(base, Causal | Seq2Seq)
     config = dataclasses.replace(method.default(context), epochs=1.0)
     bracket = method.open(context, [config])
     found = bracket.predictions()[0]
     for row, answer in zip(context.fold.race, found, strict=True):
         text = f"what is it about\n\n{row.fields['text']}\nAnswer:"
-        ids = [*base.start_ids, *base.text_ids([text])[0]]
-        first = [base.text_ids([f"{text} {WORDS[label]}"])[0][len(ids) - len(base.start_ids)] for label in LABELS]
+        ids = torch.tensor([base.tokenizer(text)["input_ids"]])
+        if isinstance(base, Seq2Seq):
+            said = torch.tensor([base.lead_ids])
+            first = [base.text_ids([WORDS[label]])[0][0] for label in LABELS]
+            inputs = {"input_ids": ids, "decoder_input_ids": said}
+        else:
+            before = ids.shape[1] - len(base.start_ids)
+            first = [base.text_ids([f"{text} {WORDS[label]}"])[0][before] for label in LABELS]
+            inputs = {"input_ids": ids}
         with torch.no_grad():
-            logits = base.whole(input_ids=torch.tensor([ids])).logits[0, -1, first].double()
+            logits = base.whole(**inputs).logits[0, -1, first].double()
         expected = torch.softmax(logits, dim=-1).tolist()
         assert list((answer.scores or {}).values()) == pytest.approx(expected, abs=1e-4)
 

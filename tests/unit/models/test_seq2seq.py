@@ -1,6 +1,7 @@
 """Encoder-decoders: what transformers itself says of the same texts, however they are batched."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,18 @@ from tunewise.models.tiny_seq2seq import ARCHITECTURES, tiny_seq2seq
 ANSWERS = ("great", "never dull", "never", "the worst product I have ever bought")
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=[*ARCHITECTURES, "bart, free to begin"])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Seq2Seq:
-    folder = tiny_seq2seq(tmp_path_factory.mktemp("seq2seq") / request.param, architecture=request.param)
+    architecture, _, free = request.param.partition(", ")
+    folder = tiny_seq2seq(tmp_path_factory.mktemp("seq2seq"), architecture=architecture)
+    if free:
+        settings = json.loads((folder / "generation_config.json").read_text())
+        del settings["forced_bos_token_id"]
+        (folder / "generation_config.json").write_text(json.dumps(settings))
     loaded = load_base(str(folder), device="cpu", dtype="float32")
     assert isinstance(loaded, Seq2Seq)
-    if request.param == "bart":
+    assert len(loaded.lead_ids) == (2 if request.param == "bart" else 1)
+    if architecture == "bart":
         # as Marian has them, for a base that ignores them would go unnoticed
         bias = torch.randn(1, loaded.vocabulary, generator=torch.Generator().manual_seed(0))
         loaded.whole.final_logits_bias.copy_(bias)
