@@ -132,6 +132,16 @@ def read_question(table: Table, layout: Layout, row: int) -> Turns | str:
     return turns
 
 
+def question_of(value: Any) -> Turns | str:
+    """The turns to be answered, from a list or JSON; or what is wrong, in words that follow `conversations`."""
+    try:
+        turns = _turns(value, "messages")
+        _check((*turns, Message("assistant", UNSAID)))
+    except _UnusableError as error:
+        return str(error)
+    return turns
+
+
 def _may_hold_turns(table: Table, name: str) -> bool:
     """Lists of objects; or, as in a CSV file, texts that hold JSON lists."""
     if name in table.nested:

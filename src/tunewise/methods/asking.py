@@ -27,6 +27,7 @@ from tunewise.predictors.written import WrittenPredictor
 from tunewise.predictors.written_label import WrittenLabelPredictor
 from tunewise.prompts.chat import ChatTemplate, control_tokens
 from tunewise.prompts.gap import FIELD as MASK_FIELD
+from tunewise.prompts.gap import GapPrompt
 from tunewise.prompts.labels import LabelWords
 from tunewise.prompts.prompt import BETWEEN, Demonstration, Prompt, shown_fields
 from tunewise.prompts.sourced import named_template, source_of_labels, source_of_texts
@@ -50,6 +51,8 @@ CHECKED = 200
 """Rows that a PromptSource template is rendered for before anything is tried."""
 TRIED = 3
 """Rows by which it is seen whether a prompt can be made at all."""
+NOTES = 3
+"""Sentences on labels that begin alike that are said."""
 SAMPLED = 16
 """Rows by whose prompts the tokens of all are estimated."""
 
@@ -321,8 +324,10 @@ def check_prompt(task: Task, labels: Sequence[str], rows: Sequence[Example], *, 
         return None
     said = task_prompt(task, labels, rows)
     if said.template is not None:
-        columns = [*(rows[0].fields if rows else ()), MASK_FIELD, "conversation"]
-        Template(said.template, name="prompt").check(columns)
+        template = Template(said.template, name="prompt")
+        template.check([*(rows[0].fields if rows else ()), MASK_FIELD, "conversation"])
+        asked = GapPrompt.of(said) if MASK_FIELD in template.fields else said
+        asked.parts(rows[:TRIED])
     else:
         said.parts(rows[:CHECKED])
     return said
@@ -408,10 +413,21 @@ def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPre
     first.tokens(context.fold.race)
     found = first.prompt.control_tokens_in(context.fold.race)
     broken = f"{found:,} control tokens in what rows say were broken up by a space." if found else None
-    said = (first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note, broken)
+    said = [first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note, broken]
+    said += _label_notes(first)
     sentences = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
     _, parts, _ = _reading(context, first)
     return AnsweringBracket(context, one, len(configs), said=sentences, parts=parts)
+
+
+def _label_notes(asked: AskedPredictor) -> list[str]:
+    """What there is to say about how labels' words begin, not all of it where they are many."""
+    words = LabelWords(asked.prompt.words)
+    base = asked.base
+    assert isinstance(base, Asked)
+    notes = words.notes(lambda text: base.text_ids([asked.prompt.answer(text)])[0]) if words.words else ()
+    more = [f"So do more of them: {len(notes) - NOTES} notes are left out."] if len(notes) > NOTES else []
+    return [*notes[:NOTES], *more]
 
 
 def _asked(context: Context) -> Asked:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewise.config import Truncation
+from tunewise.data.conversations import question_of
 from tunewise.errors import BundleError, DataError, ModelError
 from tunewise.models.encoder import BaseInfo, Encoder
 from tunewise.models.load import describe_base, load_base
@@ -96,11 +97,13 @@ def _messages(place: int, item: Input) -> tuple[Message, ...]:
         return item.messages
     if not isinstance(item, Mapping) or "messages" not in item:
         return ()
-    try:
-        turns = [Message(turn["role"], turn["content"]) for turn in json.loads(item["messages"])]
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"bundle: `messages` of input {place} is no list of turns with role and content.") from error
-    return tuple(turns)
+    turns = question_of(item["messages"])
+    if isinstance(turns, str):
+        raise DataError(
+            f"bundle: `messages` of input {place} cannot be answered: it is among conversations {turns}. Give turns "
+            "with role and content that follow each other and end with the user's."
+        )
+    return turns
 
 
 def save_bundle(

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from tunewise.config import Truncation
 from tunewise.errors import PromptError
+from tunewise.models.embed import Features
 from tunewise.models.encoder import Encoder
 from tunewise.models.generate import Decoding
 from tunewise.predictors.base import Bases
 from tunewise.predictors.files import read_settings
-from tunewise.predictors.head import Features
 from tunewise.predictors.neighbours import Neighbours
 from tunewise.predictors.prompted import Token
 from tunewise.predictors.written import WrittenPredictor
