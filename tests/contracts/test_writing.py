@@ -1,7 +1,7 @@
 """What every trained rung keeps where texts are to be written, on every architecture it works on."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from tunewise.config import Budget, DataConfig, Task
+from tunewise.errors import EndedEarly
+from tunewise.evaluation.evaluate import wanted
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Bracket, Context, Fold, Method, skip_reason
 from tunewise.methods.folded import open_bracket
@@ -18,8 +20,14 @@ from tunewise.methods.writing import as_read
 from tunewise.models.embed import FeatureStore
 from tunewise.models.load import load_base
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
+from tunewise.predictors.adapted_writer import AdaptedWriter
 from tunewise.predictors.bundle import load_predictor
-from tunewise.types import Example, Prediction
+from tunewise.runs import Run
+from tunewise.search import trial
+from tunewise.search.budget import Clock
+from tunewise.search.trial import Arena, Stopper, run_bracket
+from tunewise.search.watch import Quiet
+from tunewise.types import Example, Finished, Prediction, Trial
 
 LEARNT = [name for name in LADDER if get_method(name).trained and "generate" in get_method(name).kinds]
 OTHERS = [
@@ -165,8 +173,6 @@ def test_the_base_is_left_as_it_was_found_and_the_work_is_what_was_stated(rung: 
 
 
 def test_a_look_writes_nothing(writing_for: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tunewise.predictors.adapted_writer import AdaptedWriter
-
     method, context = get_method("lora"), writing_for("llama")
     bracket = finished(method, context, [short(method, context)])
     monkeypatch.setattr(AdaptedWriter, "predict", lambda *_: pytest.fail("it wrote"))
@@ -186,6 +192,46 @@ def test_folds_write_for_the_rows_they_were_not_fitted_on(writing_for: Contexts)
     assert bracket.losses((1, 7, 13)).shape == (1, 3)
     whole = bracket.predictor(0)
     assert [p.text for p in whole.predict(every)]
+
+
+def arena_in(folder: Path, context: Context) -> Arena:
+    return Arena(Run.create(folder), context.task, Stopper(Clock(), float("inf")), Quiet(), wanted(context.race))
+
+
+def test_a_race_that_is_stopped_while_it_writes_ends_as_an_undisturbed_one(
+    writing_for: Contexts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, context = get_method("bitfit"), writing_for("llama")
+    monkeypatch.setattr(trial, "WRITTEN_AT_ONCE", 4)
+    configs = [short(method, context, learning_rate=rate) for rate in (1e-4, 1e-3, 5e-3, 2e-2)]
+    context = dataclasses.replace(context, layout=[[0, 1, 2, 3]])
+    arenas = [arena_in(tmp_path / name, context) for name in ("whole", "stopped")]
+    for arena in arenas:
+        arena.run.ledger.once("layout", "b", lambda: [[0, 1, 2, 3]])
+    whole = run_bracket(arenas[0], method, context, configs, name="b", halve=True)
+    assert any(isinstance(t, Finished) for t in whole)
+    assert any("left the race" in getattr(t, "reason", "") for t in whole), "its looks write nothing"
+
+    predict, stopped = AdaptedWriter.predict, arenas[1]
+
+    def once(self: AdaptedWriter, examples: Sequence[Example]) -> list[Prediction]:
+        stopped.stopper.interrupted = True
+        return predict(self, examples)
+
+    monkeypatch.setattr(AdaptedWriter, "predict", once)
+    with pytest.raises(EndedEarly):
+        run_bracket(stopped, method, context, configs, name="b", halve=True)
+    stopped.stopper.interrupted = False
+    monkeypatch.setattr(AdaptedWriter, "predict", predict)
+    again = run_bracket(stopped, method, context, configs, name="b", halve=True)
+    plain = [[dataclasses.replace(t, seconds=0.0, **_memory(t)) for t in trials] for trials in (whole, again)]
+    assert plain[0] == plain[1]
+    for arena in arenas:
+        arena.run.close()
+
+
+def _memory(of: Trial) -> dict[str, int]:
+    return {"peak_memory_bytes": 0} if isinstance(of, Finished) else {}
 
 
 NOT_HERE = [name for name in LADDER if "generate" not in get_method(name).kinds]

@@ -419,6 +419,8 @@ class TrainedBracket:
         self.groups = groups
         self.loops = [self._build(group) for group in groups]
         self._scored: dict[int, tuple[tuple[int, tuple[int, ...]], Tensor]] = {}
+        self._made: dict[int, tuple[int, Predictor]] = {}
+        """By config index, the step of its loop and what answers as the member does there."""
 
     @property
     def size(self) -> int:
@@ -565,13 +567,17 @@ class TrainedBracket:
             RunError: the member diverged.
         """
         loop, place = self._place(member)
+        step, known = self._made.get(self.members[member], (None, None))
+        if known is not None and step == loop.step:
+            return known
         tensors = {} if self.failure(member) is not None else loop.export(place)
         reason = self.failure(member)  # what is exported may be fitted only then, and fail
         if reason is not None:
             raise RunError(f"this candidate has no predictor: {reason}. Use a lower learning rate.")
         predictor = self._finish(self.members[member], tensors)
         predictor.thresholds = self.thresholds
+        self._made[self.members[member]] = (loop.step, predictor)
         return predictor
 
     def close(self) -> None:
-        self.loops, self.groups, self.members, self._scored = [], [], [], {}
+        self.loops, self.groups, self.members, self._scored, self._made = [], [], [], {}, {}

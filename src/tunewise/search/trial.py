@@ -38,6 +38,8 @@ SLICES = 40
 SLICE_SECONDS = 2.0
 """Above which the next part is made shorter, so that Ctrl-C and the clock are never far away."""
 CHECKPOINT_SECONDS = 20.0
+WRITTEN_AT_ONCE = 64
+"""Texts of each member that are written before it is seen whether to go on."""
 
 
 class OutOfTime(Exception):
@@ -202,7 +204,11 @@ class _Race:
             try:
                 self._restore(bracket)
                 self._advance(bracket, halve=halve)
-                trials = self._measure(bracket)
+                try:
+                    trials = self._measure(bracket)
+                except EndedEarly:
+                    self._checkpoint(bracket, started - self.seconds)
+                    raise
             finally:
                 bracket.close()
         seconds = self.seconds + time.monotonic() - started
@@ -389,7 +395,7 @@ class _Race:
     def _measure(self, bracket: Bracket) -> list[Trial]:
         metric = METRICS.get(self.arena.task.metric)
         n = len(self.context.labels)
-        predictions = bracket.predictions() if self.alive else []
+        predictions = self._answers(bracket) if self.alive else []
         self._charge_closing(bracket)
         thresholds: list[Thresholds] = [None] * len(predictions)
         if self.context.several:
@@ -430,6 +436,19 @@ class _Race:
         rng = generator(self.context.seed, "winner", self.name)
         near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
         return sorted(usable, key=lambda p: (p not in near, last_P[p]))
+
+    def _answers(self, bracket: Bracket) -> list[list[Prediction]]:
+        """Of each member on race; texts are written in parts, between which a run may be stopped."""
+        n = len(self.context.race)
+        if self.context.task.kind != "generate" or not self.method.trained:
+            return bracket.predictions()
+        found: list[list[Prediction]] = [[] for _ in self.alive]
+        for start in range(0, n, WRITTEN_AT_ONCE):
+            self.arena.stopper.check()
+            rows = tuple(range(start, min(n, start + WRITTEN_AT_ONCE)))
+            for own, more in zip(found, bracket.predictions(rows), strict=True):
+                own.extend(more)
+        return found
 
     def _trial(
         self,
