@@ -42,6 +42,7 @@ METRICS = Metrics(
         "rouge1": "tunewise.evaluation.metrics.rouge:rouge1",
         "rouge2": "tunewise.evaluation.metrics.rouge:rouge2",
         "rougeL": "tunewise.evaluation.metrics.rouge:rouge_l",
+        "similarity": "tunewise.evaluation.metrics.similarity:similarity",
         "bits_per_byte": "tunewise.evaluation.metrics.bits_per_byte:bits_per_byte",
         "perplexity": "tunewise.evaluation.metrics.perplexity:perplexity",
         "valid_python": "tunewise.evaluation.metrics.valid_python:valid_python",
