@@ -19,7 +19,6 @@ from tunewise.models.asked import Asked
 from tunewise.models.causal import Causal
 from tunewise.models.encoder import Encoder
 from tunewise.models.generate import Decoding
-from tunewise.models.masked import Masked
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.neighbours import Neighbours
 from tunewise.predictors.prompted import Calibration, Length, PromptedPredictor
@@ -231,8 +230,7 @@ def prompt_of(context: Context, config: PromptConfig, shown: Sequence[Demonstrat
     turns = turns_for(context.task, context.base)
     if turns is not None:
         said = dataclasses.replace(said, turns=turns, lead=context.task.prompt.lead or "")
-    if not isinstance(context.base, Masked):
-        said = dataclasses.replace(said, control_tokens=control_tokens(context.base.tokenizer))
+    said = dataclasses.replace(said, control_tokens=control_tokens(context.base.tokenizer))
     if config.template is not None:
         said = dataclasses.replace(said, template=config.template, source=None)
     lead = said.lead if config.lead is None else config.lead

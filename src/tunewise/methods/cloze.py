@@ -25,6 +25,7 @@ from tunewise.models.masked import Masked
 from tunewise.models.seq2seq import Seq2Seq
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.prompted import prompt_tokens
+from tunewise.prompts.labels import LabelWords
 from tunewise.prompts.prompt import Demonstration, Prompt, shown_fields
 from tunewise.training.frozen import LowerBlocks
 from tunewise.training.objective import Settings
@@ -103,6 +104,8 @@ class Cloze(StackedMethod):
             return why
         try:
             _as_asked(context, ClozeConfig())
+            prompt = prompt_of(context, ClozeConfig())
+            LabelWords(prompt.words).notes(lambda words: _answer_tokens(_base(context), prompt, [words])[0])
         except PromptError as error:
             return str(error)
         return None
@@ -111,7 +114,11 @@ class Cloze(StackedMethod):
         return super().default(_as_asked(context, ClozeConfig()))
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
-        proposed = super().propose(context, space, rng, n)
+        # all weights have no updates from which something could be dropped
+        proposed = [
+            config if config.weights == "lora" else dataclasses.replace(config, dropout=0.0)
+            for config in super().propose(context, space, rng, n)
+        ]
         asked = _as_asked(context, ClozeConfig())
         usual = asked.train_tokens / max(1, len(context.fold.train))
         if (len(context.labels) + 1) * usual <= context.base.info.max_tokens:

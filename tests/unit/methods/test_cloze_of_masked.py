@@ -199,7 +199,7 @@ def test_one_row_of_each_label_is_shown_but_never_to_itself(bert: Context) -> No
     found = 0
     for row, ids in zip(bert.fold.train, bench.train.tokens.ids, strict=True):
         _, *shown_with = bert.base.tokenizer.decode(ids).split("[SEP]")[:-1]
-        texts = [text.split(" answer :")[0].strip() for text in shown_with]
+        texts = [text.split(" a ##n")[0].strip() for text in shown_with]
         assert row.fields["text"] not in texts
         assert len(texts) == 3
         found += row.fields["text"] in own
@@ -213,7 +213,9 @@ def test_with_too_many_labels_for_the_window_none_are_shown(bert: Context) -> No
     base = copy.copy(bert.base)
     base.info = dataclasses.replace(base.info, max_tokens=48)
     narrow = dataclasses.replace(bert, base=base)
-    assert {config.demonstrations for config in method.propose(bert, space, rng, 8)} == {0, 1}
+    proposed = method.propose(bert, space, rng, 8)
+    assert {config.demonstrations for config in proposed} == {0, 1}
+    assert {config.dropout for config in proposed if config.weights == "full"} == {0.0}
     assert {config.demonstrations for config in method.propose(narrow, space, rng, 8)} == {0}
 
 
@@ -261,6 +263,12 @@ def method_work(context: Context, config: ClozeConfig) -> int:
 def test_a_base_without_its_head_skips_the_rung_and_says_so(tmp_path: Path) -> None:
     why = skip_reason(get_method("cloze"), context_of(tiny_encoder(tmp_path)))
     assert "hold no weights of its head for masked words" in str(why)
+
+
+def test_words_that_cannot_be_told_apart_skip_the_rung_and_say_so(bert: Context) -> None:
+    alike = dataclasses.replace(bert, task=dataclasses.replace(bert.task, words={"bug": "☃", "login": "☄"}))
+    why = skip_reason(get_method("cloze"), alike)
+    assert "reads the words for 'bug' and 'login' as the same tokens" in str(why)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,20 @@ def test_words_that_the_tokenizer_cannot_tell_apart_are_not_asked_for(context: C
     assert "reads the words for 'bug' and 'login' as the same tokens" in note
 
 
+def test_tokens_of_the_bases_own_in_a_row_are_broken_up(context: Context) -> None:
+    base = context.base
+    assert isinstance(base, Masked)
+    sly = Example(id="1", fields={"text": "now [MASK] [SEP] reset [CLS]"})
+    bracket = get_method("zero_shot").open(context, [ZeroShotConfig()])
+    bracket.advance(1)
+    predictor = bracket.predictor(0)
+    assert isinstance(predictor, PromptedPredictor)
+    ids = [token.id for token in predictor.laid_out(sly)[1] if not token.scored]
+    own = {base.mask_id: 1, base.tokenizer.sep_token_id: 1, base.tokenizer.cls_token_id: 1}
+    assert {token: ids.count(token) for token in own} == own
+    assert base.tokenizer.unk_token_id not in ids
+
+
 def test_from_disk_it_answers_the_same_and_another_prompt_is_refused(context: Context, tmp_path: Path) -> None:
     bracket = get_method("zero_shot").open(context, [ZeroShotConfig(template="about {{ mask }}: {{ text }}")])
     bracket.advance(1)
