@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ RECIPE = 1
 SHARD_BYTES = 16_000_000
 MOST_PAIRS = 24_000
 """Of one task; which pairs stay is decided by a hash of them."""
+MEGABYTES = {"prose": 20.0, "docs": 36.0, "code": 11.0, "task": 13.0}
+"""To learn from, by kind; where there is more, the largest sources are cut to one size."""
 PARTS = ("train", "held_out")
 
 
@@ -155,7 +157,7 @@ def join(folder: Path, every: Sequence[Source], overlap: Overlap, out: Path, see
         owners = {pair.document: source for source, pair in found}
         for each in asked(task, [pair for _, pair in found[:MOST_PAIRS]], seeding.generator(seed, "tasks", part, task)):
             texts[part].append(_asked_text(each, task, owners[each.document]))
-    return _write_shards(texts, reports, touched, overlap, out)
+    return write_shards(texts, reports, touched, overlap.sizes(), out)
 
 
 def _asked_text(each: Asked, task: str, source: Source) -> Text:
@@ -163,9 +165,46 @@ def _asked_text(each: Asked, task: str, source: Source) -> Text:
                 answer_at=each.answer_at)  # fmt: skip
 
 
-def _write_shards(
-    texts: dict[str, list[Text]], reports: dict[str, Counts], touched: Counter[str], overlap: Overlap, out: Path
+def mixed(texts: Sequence[Text], megabytes: Mapping[str, float]) -> list[Text]:
+    """As much of each kind as is wanted, in the order that was: of a source that is cut, documents by their hash."""
+    sizes: dict[str, Counter[str]] = {}
+    kinds: dict[str, Counter[str]] = {}
+    for text in texts:
+        size = len(text.text.encode())
+        sizes.setdefault(text.source, Counter())[text.document] += size
+        kinds.setdefault(text.kind, Counter())[text.source] += size
+    stay: set[tuple[str, str]] = set()
+    for kind, by_source in kinds.items():
+        most = level(list(by_source.values()), megabytes[kind] * 1e6)
+        for source in by_source:
+            total = 0
+            for document in sorted(sizes[source], key=lambda name: hashlib.sha256(name.encode()).digest()):
+                total += sizes[source][document]
+                if total > most:
+                    break
+                stay.add((source, document))
+    return [text for text in texts if (text.source, text.document) in stay]
+
+
+def level(sizes: Sequence[int], total: float) -> float:
+    """What each may have at most, so that all have no more than `total` together."""
+    left = total
+    for number, size in enumerate(sorted(sizes)):
+        if size * (len(sizes) - number) > left:
+            return left / (len(sizes) - number)
+        left -= size
+    return float("inf")
+
+
+def write_shards(
+    texts: dict[str, list[Text]], reports: dict[str, Counts], touched: Counter[str], measured: dict[str, int], out: Path
 ) -> dict[str, Any]:
+    """Shards of both parts, cut to what is wanted; returns the report."""
+    stay = mixed(texts["train"], MEGABYTES)
+    for source, fewer in (Counter(t.source for t in texts["train"]) - Counter(t.source for t in stay)).items():
+        if source in reports:
+            reports[source].dropped["more than wanted"] += fewer
+    texts = {**texts, "train": stay}
     files: dict[str, dict[str, Any]] = {}
     totals: dict[str, dict[str, Counter[str]]] = {part: {} for part in PARTS}
     for part in PARTS:
@@ -189,7 +228,7 @@ def _write_shards(
         "bytes": {part: sum(count["bytes"] for count in by.values()) for part, by in totals.items()},
         "sources": {name: report.plain() for name, report in sorted(reports.items())},
         "dropped": dict(sorted(sum((report.dropped for report in reports.values()), Counter()).items())),
-        "measured_on": {"stretches": overlap.sizes(), "dropped": dict(sorted(touched.items()))},
+        "measured_on": {"stretches": measured, "dropped": dict(sorted(touched.items()))},
     }
 
 
