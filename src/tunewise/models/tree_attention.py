@@ -117,6 +117,8 @@ def tree_attention(
     out_NHD, log_NH = _own(query[0], key[0], value[0], scale, now)
     for reading in now.readings:
         over = _readers(reading, None if module not in now.last else now.wanted_S)
+        if isinstance(over, Tensor) and len(over) == 0:
+            continue  # none of them is wanted; the kernel for CPUs ends the process where there are no queries
         keys, values = (part[None] for part in reading.trunk[module])
         part_BTHD, part_BTH = _attend(query[:, :, over], keys, values, scale, mask=None, causal=False)
         share = torch.sigmoid(part_BTH[0] - log_NH[over])[..., None].to(out_NHD.dtype)

@@ -196,3 +196,13 @@ def test_attention_written_out_is_that_of_the_kernel(masked: bool) -> None:
     other = _written_out(query, key, value, 0.3, mask=mask, causal=not masked)
     for kernel, written in zip(one, other, strict=True):
         torch.testing.assert_close(kernel, written, atol=1e-5, rtol=1e-5)
+
+
+def test_trunks_in_which_nothing_is_wanted_hang_at_one_another(base: Causal) -> None:
+    rng = np.random.default_rng(0)
+    start, *middles = ids(rng, 6), ids(rng, 6), ids(rng, 6)
+    requests = [
+        Request(np.concatenate([start, middle, [7 + i]]), np.array([9, 10])) for middle in middles for i in range(3)
+    ]
+    for request, found in zip(requests, Scorer(base).score(requests), strict=True):
+        np.testing.assert_allclose(found, own(base, request), atol=1e-4)
