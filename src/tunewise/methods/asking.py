@@ -411,11 +411,19 @@ def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPre
     first.tokens(context.fold.race)
     found = first.prompt.control_tokens_in(context.fold.race)
     broken = f"{found:,} control tokens in what rows say were broken up by a space." if found else None
-    said = [first.given.said(len(context.fold.race)), scorer_of(_asked(context)).note, broken]
-    said += _label_notes(first)
+    said = [first.given.said(len(context.fold.race)), _all_left_out(first, len(context.fold.race))]
+    said += [scorer_of(_asked(context)).note, broken, *_label_notes(first)]
     sentences = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
     _, parts, _ = _reading(context, first)
     return AnsweringBracket(context, one, len(configs), said=sentences, parts=parts)
+
+
+def _all_left_out(asked: AskedPredictor, prompts: int) -> str | None:
+    """What there is to say where no prompt had room for a row that was to be shown."""
+    wanted = prompts * len(asked.prompt.demonstrations)
+    if not wanted or asked.given.demonstrations < wanted:
+        return None
+    return "no prompt had room for a row that is shown, so what is measured is asking without any."
 
 
 def _label_notes(asked: AskedPredictor) -> list[str]:

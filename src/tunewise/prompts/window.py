@@ -39,10 +39,9 @@ class Given:
         made = "1 prompt was" if prompts == 1 else f"{prompts:,} prompts were"
         times = "once" if self.demonstrations == 1 else f"{self.demonstrations:,} times"
         rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
-        return (
-            f"{made} made to fit the base: demonstrations were left out {times}, and {rows} lost "
-            f"{self.input_tokens:,} tokens."
-        )
+        lost = [f"demonstrations were left out {times}"] if self.demonstrations else []
+        lost += [f"{rows} lost {self.input_tokens:,} tokens"] if self.rows else []
+        return f"{made} made to fit the base: {', and '.join(lost)}."
 
 
 def fitted(

@@ -36,7 +36,7 @@ def test_demonstrations_that_had_no_room_are_counted(dialogues: Path) -> None:
 
 
 def test_what_a_row_lost_is_counted(dialogues: Path) -> None:
-    assert "and 1 row lost" in shown(dialogues, "--row", "4").splitlines()[-1]
+    assert "made to fit the base: 1 row lost" in shown(dialogues, "--row", "4").splitlines()[-1]
 
 
 def test_where_all_fits_nothing_is_said_of_it(dialogues: Path) -> None:

@@ -1,5 +1,6 @@
 """Which rows are shown, how many and in which order: each is searched, alone and together."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -66,3 +67,12 @@ def test_count_rows_and_order_are_searched_as_far_as_candidates_go(context_of, k
     assert many[: len(few)] == few
     assert len({(config.shots, config.draw, config.order) for config in many}) > 8
     assert (len({config.calibration for config in many}) > 1) == (kind == "classify")
+
+
+def test_where_no_prompt_has_room_for_a_shown_row_it_is_said(context_of) -> None:
+    context = context_of()
+    long = tuple(Example(id=f"l{i}", fields={"text": "ok " * 300}, target=("no", "yes")[i % 2]) for i in range(8))
+    for race, said in ((context.fold.race, 0), (long, 1), ((*long, context.fold.race[0]), 0)):
+        there = dataclasses.replace(context, folds=(Fold(train=context.fold.train, race=race),))
+        bracket = FewShot().open(there, [FewShotConfig(shots=2)])
+        assert sum("no prompt had room for a row that is shown" in each for each in bracket.said) == said

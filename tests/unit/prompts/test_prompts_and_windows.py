@@ -83,6 +83,10 @@ def test_then_the_row_itself_and_what_was_given_up_is_said() -> None:
     assert Given(rows=1, demonstrations=1, input_tokens=3).said(1) == (
         "1 prompt was made to fit the base: demonstrations were left out once, and 1 row lost 3 tokens."
     )
+    assert (
+        Given(demonstrations=2).said(2) == "2 prompts were made to fit the base: demonstrations were left out 2 times."
+    )
+    assert Given(rows=2, input_tokens=3).said(9) == "9 prompts were made to fit the base: 2 rows lost 3 tokens."
 
 
 def test_an_instruction_that_does_not_fit_is_an_error() -> None:
