@@ -128,8 +128,9 @@ def _load(info: BaseInfo, device: torch.device, dtype: torch.dtype, trust_remote
         "masked": AutoModelForMaskedLM,
         "seq2seq": AutoModelForSeq2SeqLM,
     }
-    # code of its own need not have a class for masked words
-    kind = AutoModel if getattr(config, "auto_map", None) else kinds.get(info.family, AutoModel)
+    kind = kinds.get(info.family, AutoModel)
+    if info.family == "masked" and getattr(config, "auto_map", None):
+        kind = AutoModel  # code of its own need not have a class for masked words
     options |= without_pooler(config) if kind is AutoModel else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(info.path, trust_remote_code=trust_remote_code, local_files_only=True)

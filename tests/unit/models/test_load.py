@@ -100,6 +100,17 @@ def test_code_of_its_own_needs_permission(copy: Path) -> None:
         load_base(str(copy))
 
 
+def test_a_decoder_with_code_of_its_own_still_writes(tmp_path: Path) -> None:
+    folder = tiny_causal(tmp_path)
+    (folder / "modeling_own.py").write_text(
+        "from transformers import LlamaForCausalLM\n\n\nclass Own(LlamaForCausalLM):\n    pass\n"
+    )
+    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling_own.Own"})
+    base = load_base(str(folder), device="cpu", dtype="float32", trust_remote_code=True)
+    assert isinstance(base, Causal)
+    assert type(base.whole).__name__ == "Own"
+
+
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
@@ -109,7 +120,9 @@ def test_code_of_its_own_needs_permission(copy: Path) -> None:
 )
 def test_other_families_are_recognised_and_refused(copy: Path, changes, kind) -> None:
     edit(copy / "config.json", **changes)
-    with pytest.raises(ModelError, match=f"kind of base recognised: {kind}.*climbs causal, encoder and masked bases"):
+    with pytest.raises(
+        ModelError, match=f"kind of base recognised: {kind}.*climbs causal, encoder, masked and seq2seq"
+    ):
         load_base(str(copy))
 
 
