@@ -77,15 +77,18 @@ class Causal(WritingBase):
 
         `end`: the token that ends a turn of the assistant.
         """
-        views: dict[str | None, Self] = vars(self).setdefault("_views", {})
+        owner, views = vars(self).get("_views", (None, {}))
+        if owner is not self:  # a copy of a base brings the views of the original along, with its modules and limits
+            views = {}
+            self._views: tuple[Causal, dict[str | None, Self]] = (self, views)
         found = views.get(end)
-        # a copy of a base brings the views of the original along
         if found is None or found.body is not self.body:
-            found = views[end] = copy.copy(self)
+            found = copy.copy(self)
             found.start_ids = ()
             if end is not None:
                 found.end_ids = tuple(dict.fromkeys([self.text_ids([end])[0][-1], *self.end_ids]))
                 found.label_end = end
+            views[end] = found
         return found
 
     def output_rows(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

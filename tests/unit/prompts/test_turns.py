@@ -1,5 +1,7 @@
 """Prompts as turns: to the letter what the chat template writes, whatever stands in a row."""
 
+import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -316,3 +318,13 @@ def test_what_is_learnt_ends_with_the_turn_too(base: Causal) -> None:
     for request in bench.train.requests:
         assert request.context[0] == opening
         assert request.continuation[-1] == end
+
+
+def test_a_copy_of_a_base_reads_turns_within_its_own_limit(base: Causal) -> None:
+    """A soft prompt takes positions from a copy, whichever of the two is asked first."""
+    whole = base.in_chat("<|im_end|>")
+    shorter = copy.copy(base)
+    shorter.info = dataclasses.replace(base.info, max_tokens=base.info.max_tokens - 16)
+    assert shorter.in_chat("<|im_end|>").room(0) == whole.room(0) - 16
+    assert base.in_chat("<|im_end|>") is whole
+    assert whole.room(0) == base.info.max_tokens
