@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from tunewise.errors import ConfigError
+from tunewise.methods.answering import AnsweringBracket
 from tunewise.methods.asking import (
     ASKED,
     AskingConfig,
@@ -71,7 +72,7 @@ class ZeroShot:
         if self.default(context).by == "words":
             return unaskable(context, lambda: asking(context, self.default(context)))
         if context.task.kind == "generate":
-            return f"zero_shot: {context.base.info.name} writes nothing; texts are written by causal bases"
+            return f"zero_shot: {context.base.info.name} writes nothing; texts are written by causal and seq2seq bases"
         if all(
             in_words(label).replace(" ", "").isdigit() and label not in context.task.labels for label in context.labels
         ):
@@ -116,12 +117,11 @@ class ZeroShot:
             return predictor, asking_cost(context, predictor).work
 
         asked = [config for config in configs if config.by == "words"]
-        if asked:
-            _asked(context)
-            said = ask(context, asked, lambda config: asking(context, config)).notes
-        else:
-            said = _why_compared(context)
-        return MadeAtOnce(context, make, len(configs), said=said)
+        if not asked:
+            return MadeAtOnce(context, make, len(configs), said=_why_compared(context))
+        _asked(context)
+        whole = ask(context, asked, lambda config: asking(context, config))
+        return AnsweringBracket(context, make, len(configs), said=whole.notes, parts=whole.horizon)
 
 
 def _comparing(context: Context, config: ZeroShotConfig) -> HeadPredictor:

@@ -183,3 +183,18 @@ def test_from_disk_it_answers_the_same_and_another_prompt_is_refused(context: Co
     (tmp_path / SETTINGS).write_text(json.dumps(settings), "utf-8")
     with pytest.raises(BundleError, match="the prompt is not the one that was measured"):
         PromptedPredictor.load(tmp_path, lambda name: context.base)
+
+
+@pytest.mark.parametrize("configs", [("words",), ("words", "similarity"), ("similarity", "words")])
+def test_dev_is_answered_in_parts_whatever_labels_are_found_by(context: Context, configs: tuple[str, ...]) -> None:
+    texts = [f"{ROWS[i % 6].fields['text']} {'now ' * (i // 6)}" for i in range(60)]
+    race = tuple(Example(id=f"dev-{i}", fields={"text": text}, target="bug") for i, text in enumerate(texts))
+    many = dataclasses.replace(context, folds=(Fold(train=ROWS, race=race),))
+    bracket = get_method("zero_shot").open(many, [ZeroShotConfig(by=by) for by in configs])  # type: ignore[arg-type]
+    assert bracket.horizon > 1
+    bracket.advance(1)
+    assert 0 < bracket.fidelity < bracket.horizon
+    bracket.advance(bracket.horizon)
+    for member, found in enumerate(bracket.predictions()):
+        at_once = bracket.predictor(member).predict(race)
+        assert [answer.text for answer in found] == [answer.text for answer in at_once]
