@@ -359,9 +359,11 @@ class _Race:
         """
         if self.context.task.kind == "generate":
             loss_PE = bracket.losses(self.rows)
-            diverged_P1 = np.isnan(loss_PE).all(axis=1, keepdims=True)
-            # an answer that does not fit the base says nothing about any member
-            return np.where(diverged_P1, np.inf, np.nan_to_num(loss_PE, nan=0.0))
+            diverged_P = np.isnan(loss_PE).all(axis=1)
+            # an answer that does not fit the base says nothing; where some members leave more room for it than
+            # others, it must not speak for those that cannot read it
+            unknown_E = np.isnan(loss_PE[~diverged_P]).any(axis=0)
+            return np.where(diverged_P[:, None], np.inf, np.where(unknown_E, 0.0, loss_PE))
         return np.stack([self._member_losses(row, self.rows) for row in bracket.predictions(self.rows)])
 
     def _failed(self, bracket: Bracket, member: int, score: float, loss: float, *, scored: bool) -> str | None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -295,3 +296,11 @@ def test_checkpoints_stop_at_the_disk_cap_and_the_run_goes_on(
     assert isinstance(trials[0], Finished)
     assert said
     assert "`disk_gb` allows" in said[0]
+
+
+def test_a_dev_row_that_one_member_cannot_read_says_nothing_about_any():
+    loss_PE = np.array([[1.0, 3.0, np.nan], [1.0, 2.0, 9.0], [np.nan] * 3])
+    context = SimpleNamespace(task=SimpleNamespace(kind="generate"))
+    bracket = SimpleNamespace(losses=lambda rows: loss_PE)
+    found_PE = trial._Race._scaled(SimpleNamespace(context=context, rows=(0, 1, 2)), bracket)
+    assert found_PE.tolist() == [[1.0, 3.0, 0.0], [1.0, 2.0, 0.0], [np.inf] * 3]
