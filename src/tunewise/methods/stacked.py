@@ -146,7 +146,7 @@ class StackedMethod(ABC):
         benches = {i: made[length, self.reads(configs[i])] for i, length in enumerate(reserved)}
         bench = benches[0]
         base = bench.working(working_dtype(context.task.dtype, context.base))
-        below = lower_blocks(base, configs, [bench.train.tokens, bench.race.tokens])
+        below = lower_blocks(base, configs, [rows.tokens for own in made.values() for rows in (own.train, own.race)])
 
         def build(indices: Sequence[int]) -> Loop:
             chosen, own = [configs[i] for i in indices], benches[indices[0]]

@@ -112,3 +112,17 @@ def test_an_instruction_that_leaves_no_room_skips_the_rung(context: Context) -> 
 def test_numbers_as_labels_are_not_asked_for(context: Context) -> None:
     numbers = dataclasses.replace(context, labels=("1", "2"), task=dataclasses.replace(context.task, words={}))
     assert "give each label `words`" in str(skip_reason(get_method("cloze"), numbers))
+
+
+def test_the_lower_blocks_are_computed_once_whatever_candidates_read(context: Context) -> None:
+    if context.base.info.family == "seq2seq":
+        pytest.skip("encoder and decoder are two lists of blocks, and `top_layers` is refused")
+    method = get_method("cloze")
+    plain = dataclasses.replace(method.default(context), epochs=1.0, top_layers=1)
+    shown = dataclasses.replace(plain, demonstrations=1)
+    bracket = method.open(context, [plain, shown])
+    (note,) = [note for note in bracket.notes if "computed once" in note]
+    read = {
+        ids.tobytes() for own in bracket._bench_of.values() for rows in (own.train, own.race) for ids in rows.tokens.ids
+    }
+    assert f"for {len(read)} sequences" in note
