@@ -24,7 +24,7 @@ from tunewise.types import Prediction, Score, to_plain
 SHARED = 0.5
 """Share of either run's held_out rows that must agree for a comparison on those alone."""
 COLUMNS = ("method", "base", "id", "text", "target", "label", "confidence", "target_probability")
-OPTIONAL = ("cluster", "references", "target_log_probability", "target_tokens")
+OPTIONAL = ("cluster", "references", "target_log_probability", "target_tokens", "abstained")
 
 Key = tuple[str, str, tuple[str, ...], int]
 """Id, text and right answers of a row, and which of several equal ones it is."""
@@ -200,6 +200,7 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
         scores=scores or None,
         target_log_probability=row.get("target_log_probability"),
         target_tokens=row.get("target_tokens"),
+        abstained=bool(row.get("abstained")),
     )
 
 

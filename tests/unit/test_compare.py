@@ -311,3 +311,14 @@ def test_probabilities_of_texts_are_compared_too(tmp_path):
     # 2 nats and 1 nat for four bytes
     assert each["difference"] == pytest.approx(-0.25 / np.log(2))
     assert each["finding"] == "the second run is better"
+
+
+def test_answers_that_did_not_come_to_their_end_are_told_apart(tmp_path):
+    runs = []
+    for name, open_ones in (("a", 5), ("b", 15)):
+        runs.append(write_texts(tmp_path / name, ["x"] * 20, [("a cat",)] * 20, metric="unparsable"))
+        table = pq.read_table(runs[-1] / "predictions.parquet")
+        marked = table.append_column("abstained", pa.array([i < open_ones for i in range(20)]))
+        pq.write_table(marked, runs[-1] / "predictions.parquet")
+    (each,) = compare_runs(*runs)["comparisons"]
+    assert [each["first_score"]["value"], each["second_score"]["value"]] == pytest.approx([0.25, 0.75])

@@ -169,6 +169,7 @@ def _write_predictions(path: Path, evidence: Evidence) -> None:
             "label": prediction.text,
             "confidence": (prediction.scores or {}).get(prediction.text),
             "target_probability": (prediction.scores or {}).get(str(example.target)),
+            "abstained": prediction.abstained,
             "references": list(example.references),
             "target_log_probability": prediction.target_log_probability,
             "target_tokens": prediction.target_tokens,
