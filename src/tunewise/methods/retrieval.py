@@ -88,7 +88,7 @@ class Retrieval:
         if _shows(context):
             return unaskable(context, lambda: _of_any_rows(context, self.default(context)))
         if context.task.kind == "generate":
-            return f"retrieval: {context.base.info.name} writes nothing; texts are written by causal bases"
+            return f"retrieval: {context.base.info.name} writes nothing; texts are written by causal and seq2seq bases"
         return None
 
     def default(self, context: Context) -> RetrievalConfig:

@@ -46,7 +46,7 @@ class AdaptedWriter(WrittenPredictor):
             ModelError: the base does not write, has no room for prompt and answer, or the tensors do not fit it.
         """
         if not isinstance(base, WritingBase):
-            raise ModelError(f"adapted_writer: {base.info.name} writes nothing. Use a causal base.")
+            raise ModelError(f"adapted_writer: {base.info.name} writes nothing. Use a causal or seq2seq base.")
         self.tensors, self.adapter = dict(tensors), adapter
         base = base.for_texts()
         self._changed = self._adapted(base)

@@ -211,7 +211,10 @@ class PromptedPredictor:
         """
         self.base: Encoder | None = base
         if not isinstance(base, Asked):
-            raise ModelError(f"prompted: {base.info.name} gives no probabilities of words. Use a causal base.")
+            raise ModelError(
+                f"prompted: {base.info.name} gives no probabilities of words. Use a causal or seq2seq base, or a "
+                "masked one with its head for masked words."
+            )
         missing = [label for label in labels if label not in prompt.words]
         if missing:
             raise PromptError(f"prompted: the prompt has no words for the label '{missing[0]}'. Give it some.")

@@ -63,7 +63,7 @@ class WrittenPredictor:
             ModelError: the base does not write, or has no room for prompt and answer.
         """
         if not isinstance(base, Asked) or not base.writes:
-            raise ModelError(f"written: {base.info.name} writes nothing. Use a causal base.")
+            raise ModelError(f"written: {base.info.name} writes nothing. Use a causal or seq2seq base.")
         self.base: Encoder | None = base
         self._asked = base = reading(base, prompt)
         self.room = base.room(decoding.max_new_tokens)
