@@ -263,6 +263,20 @@ def task_prompt(task: Task, labels: Sequence[str], rows: Sequence[Example]) -> P
     return Prompt(instruction=instruction, source=source, lead=asked.lead or "", words=words)
 
 
+def label_notes(task: Task, labels: Sequence[str], rows: Sequence[Example], base: Encoder) -> list[str]:
+    """What there is to say about how labels' words begin as tokens, not all of it where they are many.
+
+    Raises:
+        PromptError: as `task_prompt`; or the tokenizer makes nothing of a label's words, or the same of two.
+    """
+    if task.kind == "generate" or not isinstance(base, Asked):
+        return []
+    said = dataclasses.replace(task_prompt(task, labels, rows), turns=turns_for(task, base))
+    notes = LabelWords(said.words).notes(lambda words: base.text_ids([said.answer(words)])[0])
+    more = [f"So do more of them: {len(notes) - NOTES} notes are left out."] if len(notes) > NOTES else []
+    return [*notes[:NOTES], *more]
+
+
 def turns_for(task: Task, base: Encoder) -> Turns | None:
     """What the base's chat template writes around turns; None where prompts are plain texts.
 
@@ -412,7 +426,7 @@ def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPre
     found = first.prompt.control_tokens_in(context.fold.race)
     broken = f"{found:,} control tokens in what rows say were broken up by a space." if found else None
     said = [first.given.said(len(context.fold.race)), _all_left_out(first, len(context.fold.race))]
-    said += [scorer_of(_asked(context)).note, broken, *_label_notes(first)]
+    said += [scorer_of(_asked(context)).note, broken]
     sentences = tuple(f"asking: {sentence}" for sentence in said if sentence is not None)
     _, parts, _ = _reading(context, first)
     return AnsweringBracket(context, one, len(configs), said=sentences, parts=parts)
@@ -420,20 +434,11 @@ def ask(context: Context, configs: Sequence[Any], make: Callable[[Any], AskedPre
 
 def _all_left_out(asked: AskedPredictor, prompts: int) -> str | None:
     """What there is to say where no prompt had room for a row that was to be shown."""
-    wanted = prompts * len(asked.prompt.demonstrations)
+    each = len(asked.prompt.demonstrations) if asked.neighbours is None else asked.neighbours.count
+    wanted = prompts * each
     if not wanted or asked.given.demonstrations < wanted:
         return None
     return "no prompt had room for a row that is shown, so what is measured is asking without any."
-
-
-def _label_notes(asked: AskedPredictor) -> list[str]:
-    """What there is to say about how labels' words begin, not all of it where they are many."""
-    words = LabelWords(asked.prompt.words)
-    base = asked.base
-    assert isinstance(base, Asked)
-    notes = words.notes(lambda text: base.text_ids([asked.prompt.answer(text)])[0]) if words.words else ()
-    more = [f"So do more of them: {len(notes) - NOTES} notes are left out."] if len(notes) > NOTES else []
-    return [*notes[:NOTES], *more]
 
 
 def _asked(context: Context) -> Asked:

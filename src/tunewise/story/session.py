@@ -1,5 +1,6 @@
 """Before the climb: the bases, the rows and their folds, the machine's speed, and the work the budget stands for."""
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from tunewise.data.audit import Finding, audit
 from tunewise.data.load import Data
 from tunewise.data.references import apart, together
 from tunewise.data.split import k_folds, race_and_choose, strata_of
-from tunewise.errors import RunError
+from tunewise.errors import PromptError, RunError
 from tunewise.evaluation.evaluate import wanted
 from tunewise.evaluation.kinds import check_kind, check_ranks
 from tunewise.evaluation.metrics import METRICS
@@ -23,7 +24,7 @@ from tunewise.evaluation.metrics.own import load_own
 from tunewise.evaluation.ordinal import check_order
 from tunewise.evaluation.several import threshold_note
 from tunewise.methods import get_method, in_order
-from tunewise.methods.asking import check_prompt, rendering_note
+from tunewise.methods.asking import check_prompt, label_notes, rendering_note
 from tunewise.methods.base import Context, Fold, default_of, skip_reason
 from tunewise.methods.writing import as_read
 from tunewise.models.asked import Asked
@@ -185,6 +186,9 @@ def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) ->
     for base in bases.values():
         if (rendering := rendering_note(task, base)) is not None:
             watcher.say(rendering)
+        with contextlib.suppress(PromptError):  # the rungs say it
+            for note in label_notes(task, data.labels, data.train, base):
+                watcher.say(note)
     fold, choose = _one_fold(data)
     tokens = {name: _count_tokens(base, data, (fold,), task) for name, base in bases.items()}
     findings = _audit(data, bases, watcher)

@@ -8,7 +8,7 @@ import pytest
 from tunewise.config import Budget, DataConfig, DecodingConfig, PromptTask, Task
 from tunewise.errors import DataError, PromptError
 from tunewise.methods import get_method
-from tunewise.methods.asking import check_prompt
+from tunewise.methods.asking import check_prompt, label_notes
 from tunewise.methods.base import Context, Fold, default_of
 from tunewise.methods.few_shot import FewShotConfig
 from tunewise.models.causal import Causal
@@ -91,18 +91,16 @@ def test_demonstrations_longer_than_the_window_are_left_out_and_counted(base: Ca
 
 def test_words_that_begin_alike_are_scored_whole_and_noted(base: Causal) -> None:
     words = {"billing": "card fee", "login": "card lost"}
-    said = noted(context(base, rows(), words=words), "zero_shot")
+    said = " ".join(label_notes(task(words=words), LABELS, rows(), base))
     assert "The labels 'billing' and 'login' begin with the same token" in said
-    inner = noted(context(base, rows(), words={"billing": "card", "login": "card lost"}), "zero_shot")
-    assert "The words of 'billing' are the beginning of those of 'login'" in inner
+    inner = label_notes(task(words={"billing": "card", "login": "card lost"}), LABELS, rows(), base)
+    assert "The words of 'billing' are the beginning of those of 'login'" in " ".join(inner)
+    assert label_notes(task(), LABELS, rows(), base) == []
 
 
-def test_of_many_notes_some_are_said_and_the_rest_counted(base: Causal) -> None:
+def test_of_many_notes_some_are_said_and_the_rest_are_counted(base: Causal) -> None:
     labels = tuple(f"{word} {end}" for word in ("card", "code", "app", "bill", "fee") for end in ("old", "new"))
-    train = tuple(
-        Example(id=str(i), fields={"text": f"x {i}"}, target=labels[i % len(labels)]) for i in range(2 * len(labels))
-    )
-    said = noted(context(base, train, labels), "zero_shot")
+    said = " ".join(label_notes(task(), labels, rows(), base))
     assert said.count("begin with the same token") == 3
     assert "notes are left out" in said
 
