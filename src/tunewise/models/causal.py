@@ -81,7 +81,7 @@ class Causal(WritingBase):
         if owner is not self:  # a copy of a base brings the views of the original along, with its modules and limits
             views = {}
             self._views: tuple[Causal, dict[str | None, Self]] = (self, views)
-        found = views.get(end)
+        found: Self | None = views.get(end)
         if found is None or found.body is not self.body:
             found = copy.copy(self)
             found.start_ids = ()
