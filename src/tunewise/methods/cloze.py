@@ -193,6 +193,7 @@ class _AskingBench(LabelBench):
             self._prompt.words,
             lambda words: _answer_tokens(_base(context), self._prompt, words),
         )
+        self._found = words != dict(self._prompt.words)
         self._prompt, self.work = dataclasses.replace(self._prompt, words=words), tokens.tokens
 
     @property
@@ -203,8 +204,8 @@ class _AskingBench(LabelBench):
     def notes(self) -> tuple[str, ...]:
         labels, notes = self.context.labels, []
         if self.work:
-            said = ", ".join(f"'{self._prompt.words[label]}' for {label}" for label in labels)
-            notes.append(f"cloze: words found on {self.work:,} tokens of train: {said}")
+            said = ", ".join(f"'{self._prompt.words[label]}' for {label}" for label in labels if self._found)
+            notes.append(f"cloze: words found on {self.work:,} tokens of train: {said or 'none, so those given stay'}")
         long = sum(len(ids) > 1 for ids in self._tokens)
         if long:
             where = "their mean" if isinstance(self.base, Masked) else "the first"

@@ -49,6 +49,8 @@ def found_words(
     known = [label for label in range(len(labels)) if candidates[label]]
     own = [candidates[label] for label in known]
     place = {label: i for i, label in enumerate(known)}
+    if not known:
+        return dict(given)
     learnt = np.flatnonzero(np.isin(target_E, known))
     taken = _assigned(log_EV[learnt], np.array([place[int(label)] for label in target_E[learnt]]), own)
     words = {label: _word(base, taken[place[i]]) if i in place else given[label] for i, label in enumerate(labels)}
@@ -75,9 +77,11 @@ def _candidates(base: Asked, log_V: np.ndarray, mean_V: np.ndarray, read: Read) 
     likely = likely[np.argsort(-(log_V - mean_V)[likely], kind="stable")]
     words = [_word(base, int(token)) for token in likely]
     again = read(words)
-    # whole words only: read as an answer, each must be its one token again
+    # whole words only: read as an answer, each must be its one token again; a single letter stands for nothing
     whole = [
-        int(token) for token, word, ids in zip(likely, words, again, strict=True) if word.isalpha() and ids == [token]
+        int(token)
+        for token, word, ids in zip(likely, words, again, strict=True)
+        if word.isalpha() and ids == [token] and not (word.isascii() and len(word) == 1)
     ]
     return whole[:CANDIDATES]
 

@@ -16,6 +16,7 @@ from tunewise.models.seq2seq import Seq2Seq
 from tunewise.models.tiny_causal import tiny_causal
 from tunewise.models.tiny_seq2seq import ARCHITECTURES as SEQ2SEQ
 from tunewise.models.tiny_seq2seq import tiny_seq2seq
+from tunewise.predictors.bundle import load_predictor
 from tunewise.types import Example
 
 LABELS = ("bug", "login", "price")
@@ -93,6 +94,23 @@ def test_it_learns_and_its_predictor_answers_as_the_member_did(context: Context)
     answers = bracket.predictor(0).predict(context.fold.race)
     for one, other in zip(answers, bracket.predictions()[0], strict=True):
         assert one.scores == pytest.approx(other.scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"weights": "full"}, {"words": "searched", "demonstrations": 1}])
+def test_what_is_trained_and_said_can_vary_and_is_served_as_measured(context: Context, changes, tmp_path) -> None:
+    method = get_method("cloze")
+    config = dataclasses.replace(method.default(context), epochs=6.0, batch_size=12, **changes)
+    bracket = method.open(context, [config])
+    before = bracket.losses().mean()
+    bracket.advance(bracket.horizon)
+    assert bracket.losses().mean() < before
+    predictor = bracket.predictor(0)
+    predictor.save(tmp_path)
+    loaded = load_predictor(tmp_path, lambda name: context.base)
+    assert (tmp_path / "adapter").is_dir() == (config.weights == "lora")
+    for answers in (predictor.predict(context.fold.race), loaded.predict(context.fold.race)):
+        for one, other in zip(answers, bracket.predictions()[0], strict=True):
+            assert one.scores == pytest.approx(other.scores, abs=1e-4)
 
 
 def test_its_cost_counts_the_tokens_of_the_prompts(context: Context) -> None:

@@ -68,6 +68,7 @@ def test_the_words_that_are_found_make_the_rows_labels_likelier(base: Causal | M
     for word in found.values():
         (token,) = base.text_ids([f" {word}"])[0:1]
         assert len(token) == 1
+        assert len(word) > 1
     assert likelihood(base, list(found.values())) > likelihood(base, ["refund", "order", "account"]) + 0.1
     # no other word in the place of one of them does better: the search ends where none does
     best = likelihood(base, list(found.values()))
