@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("inscriptis", reason="the corpus recipe has requirements of its own: pretraining/requirements.txt")
-
 from pretraining import corpus, ngram, pack, tokenizer, train
 from pretraining.debian import Unpacked
 from pretraining.documents import Document, Pair, held_out

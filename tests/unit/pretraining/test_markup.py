@@ -1,7 +1,3 @@
-import pytest
-
-pytest.importorskip("inscriptis", reason="the corpus recipe has requirements of its own: pretraining/requirements.txt")
-
 from pretraining import markup
 
 PAGE = b"""<html><head><title>Manual: Sockets</title><meta charset="utf-8"></head><body>

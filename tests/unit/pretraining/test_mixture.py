@@ -1,7 +1,3 @@
-import pytest
-
-pytest.importorskip("inscriptis", reason="the corpus recipe has requirements of its own: pretraining/requirements.txt")
-
 from pretraining.corpus import Text, level, mixed
 
 

@@ -2,8 +2,6 @@ import gzip
 
 import pytest
 
-pytest.importorskip("inscriptis", reason="the corpus recipe has requirements of its own: pretraining/requirements.txt")
-
 from pretraining import debian, lm_text, python_code, wordnet
 from pretraining.debian import Package, Unpacked
 from pretraining.sources import sources
