@@ -67,12 +67,13 @@ class KneserNey:
 
     def bits(self, tokens_N: Ints) -> Floats:
         """What each token costs, after the others of its text; the <s> that begin texts cost nothing."""
-        number_N = [self._lookup(n, tokens_N) for n in range(1, self.order + 1)] if len(tokens_N) else []
+        reaches = [self._reaches(tokens_N, n) for n in range(1, self.order + 1)]
+        number_N = self._lookup(tokens_N, reaches)
         probability_N = np.full(len(tokens_N), 1.0 / self.vocabulary)
         for n, grams in enumerate(self.orders, start=1):
             context_N = np.zeros(len(tokens_N), np.int64) if n == 1 else _before(number_N[n - 2])
             if n > 1:
-                context_N = np.where(self._reaches(tokens_N, n), context_N, UNKNOWN)
+                context_N = np.where(reaches[n - 1], context_N, UNKNOWN)
             probability_N = grams_step(grams, context_N, tokens_N, probability_N, self.vocabulary)
         cost_N = -np.log2(probability_N)
         return np.where(tokens_N == self.first, 0.0, cost_N)
@@ -109,13 +110,14 @@ class KneserNey:
             seen.append((places[at], count_K))
         return numbers, keys, seen
 
-    def _lookup(self, n: int, tokens_N: Ints) -> Ints:
-        number_N = _find(self._keys[0], tokens_N)
-        for m in range(2, n + 1):
-            before_N = np.where(self._reaches(tokens_N, m), _before(number_N), UNKNOWN)
-            found_N = _find(self._keys[m - 1], before_N * self.vocabulary + tokens_N)
-            number_N = np.where(before_N == UNKNOWN, UNKNOWN, found_N)
-        return number_N
+    def _lookup(self, tokens_N: Ints, reaches: list[NDArray[np.bool_]]) -> list[Ints]:
+        """Of each order but the highest: the number of the n-gram that ends at each place."""
+        numbers = [_find(self._keys[0], tokens_N)]
+        for n in range(2, self.order):
+            before_N = np.where(reaches[n - 1], _before(numbers[-1]), UNKNOWN)
+            found_N = _find(self._keys[n - 1], before_N * self.vocabulary + tokens_N)
+            numbers.append(np.where(before_N == UNKNOWN, UNKNOWN, found_N))
+        return numbers
 
     def _number(self, context: Sequence[int]) -> int:
         number = 0
@@ -206,7 +208,7 @@ def guess_masked(model: KneserNey, tokens_N: Ints, place: int, hidden_N: NDArray
     return int(candidates[int(np.argmin(score))])
 
 
-def measure(tokens: Path, *, guesses: int = 2000, seed: int = 0) -> dict[str, Any]:
+def measure(tokens: Path, *, guesses: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Bits per byte of every held-out part, and the share of hidden tokens and spans that is guessed."""
     train_N = np.asarray(read(tokens, "train").tokens_N, dtype=np.int64)
     model = KneserNey(train_N)
@@ -217,6 +219,7 @@ def measure(tokens: Path, *, guesses: int = 2000, seed: int = 0) -> dict[str, An
         tokens_N = np.asarray(read(tokens, name).tokens_N, dtype=np.int64)
         said_N = (tokens_N != IDS[BOS]) & (tokens_N != IDS[EOS])  # the ends are not bytes of the text
         bits = float(model.bits(tokens_N)[said_N].sum()) / parts[name]["bytes"]
+        print(f"{name}: {bits:.3f} bits per byte", flush=True)
         places, hidden_N = hidden_places(tokens_N, guesses, seeding.generator(seed, "guesses", name))
         right = [guess_masked(model, tokens_N, int(p), hidden_N) == tokens_N[p] for p in places]
         after = [
