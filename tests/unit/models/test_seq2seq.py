@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
+from tunewise.adapters.bottleneck import adapted_layers
+from tunewise.adapters.ia3 import rescaled_layers
+from tunewise.adapters.lora import target_layers
 from tunewise.errors import ConfigError, ModelError
 from tunewise.models.answers import scorer_of, writer_of
 from tunewise.models.generate import Decoding
@@ -229,3 +233,33 @@ def test_a_real_transliterator_writes_what_its_makers_test_it_by() -> None:
     (request,) = base.requests("بغداد", [" baghdad"], end=True)
     (found,) = scorer_of(base).score([request])
     np.testing.assert_allclose(found, own(base, request), atol=1e-4)
+
+
+KIN = ("mt5", "umt5", "mbart", "plbart", "marian", "pegasus", "blenderbot", "blenderbot-small", "m2m_100")
+
+
+@pytest.mark.parametrize("architecture", KIN)
+def test_their_kin_score_and_write_as_transformers_does(architecture: str, tmp_path: Path, one_thread: None) -> None:
+    like = "t5" if architecture.endswith("t5") else "bart"
+    folder = tiny_seq2seq(tmp_path, architecture=like)
+    settings = json.loads((folder / "config.json").read_text())
+    kept = ("d_", "num_", "encoder_", "decoder_", "max_", "vocab", "feed_", "relative", "pad_", "bos_", "eos_")
+    same = {key: value for key, value in settings.items() if key.startswith(kept)}
+    same |= {"forced_eos_token_id": None, "encoder_layerdrop": 0.0, "decoder_layerdrop": 0.0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(architecture, **same))
+        model.save_pretrained(folder)
+    base = load_base(str(folder), device="cpu", dtype="float32")
+    assert isinstance(base, Seq2Seq)
+    requests = asked(base, 5)
+    for request, log_probabilities in list(zip(requests, scorer_of(base).score(requests), strict=True))[::5]:
+        np.testing.assert_allclose(log_probabilities, own(base, request), atol=1e-4)
+    ids = base.prompt_ids(prompts(4))
+    for prompt, answer in zip(ids, writer_of(base).write(ids, Decoding(max_new_tokens=8)), strict=True):
+        assert list(answer.ids) == by_generate(base, prompt, 8)
+    assert base.features([("the card",), ("was stolen",)], "keep_start").shape == (2, 32)
+    assert target_layers(base.model, "attention")
+    assert target_layers(base.model, "feedforward")
+    assert rescaled_layers(base.model)
+    assert adapted_layers(base.model, "houlsby")
