@@ -161,7 +161,9 @@ def asking(
 def _label_decoding(base: Encoder, prompt: Prompt, *, constrained: bool) -> Decoding:
     """Greedily, to the end of a line; with some room for words that are no label's, or held to those that are."""
     if not isinstance(base, Asked) or not base.writes:
-        raise ModelError(f"written: {base.info.name} writes nothing. Use a causal or seq2seq base, or `answer: scored`.")
+        raise ModelError(
+            f"written: {base.info.name} writes nothing. Use a causal or seq2seq base, or `answer: scored`."
+        )
     words = tuple(dict.fromkeys(prompt.words.values()))
     longest = max(len(ids) for ids in base.text_ids([prompt.answer(each) for each in words]))
     if constrained:
