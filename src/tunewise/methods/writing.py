@@ -89,7 +89,7 @@ class WritingBench(Bench):
 
         Raises:
             ConfigError: the config has a setting that is about labels.
-            DataError: no training row has an answer that can be learnt.
+            DataError: no training row has an answer that can be learnt, or no dev row one that fits.
         """
         super().__init__(context, reserved=reserved)
         for name, only in OF_NO_USE.items():
@@ -114,6 +114,12 @@ class WritingBench(Bench):
         self.train = Texts(self.base, tuple(usable))
         self.race = Texts(self.base, tuple(asked.requests(context.fold.race) if context.fold.race else ()))
         self.watched = self.race.subset(context.watched(context.fold.race))
+        if context.fold.race and not self.watched.wanted_E.any():
+            raise DataError(
+                f"{self.rung}: none of the {len(self.watched.requests):,} dev rows that are watched has an answer that "
+                f"fits the room after its prompt ({self.base.info.max_tokens:,} tokens in all), so nothing says when "
+                "to stop. Use a base with a longer limit, or shorter answers."
+            )
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -109,6 +109,14 @@ def test_rows_without_a_single_answer_to_learn_are_refused(base: Any) -> None:
     assert reason == "full: of the first 4 training rows none has an answer that fits the base"
 
 
+def test_dev_rows_of_which_nothing_can_be_known_are_refused(base: Any) -> None:
+    """A dev loss over no answers would be 0, the best there is."""
+    long = tuple(row(80 + i, "short", "card stolen " * 400) for i in range(3))
+    context = context_of(base, race=long)
+    with pytest.raises(DataError, match="lora: none of the 3 dev rows that are watched has an answer that fits"):
+        bench_for(context, get_method("lora").default(context))
+
+
 def test_a_base_without_an_end_cannot_learn_where_an_answer_ends(base: Any) -> None:
     import copy
 
