@@ -133,7 +133,9 @@ class DecodingConfig:
         self._check_constraint()
 
     def _check_constraint(self) -> None:
-        given = [name for name in ("choices", "regex", "json_schema") if getattr(self, name)]
+        if self.regex == "":
+            raise ConfigError("decoding: an empty `regex` would make every answer empty. Leave it out.")
+        given = [name for name in ("choices", "regex", "json_schema") if getattr(self, name) not in (None, ())]
         if len(given) > 1:
             raise ConfigError(f"decoding: `{given[0]}` and `{given[1]}` both say what may be written. Keep one.")
         if given and self.stop is not None:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -197,7 +197,7 @@ def decoding_of(context: Context) -> Decoding:
     """As the task says; else answers are as long as nearly all targets, to the first break that no target has."""
     asked = context.task.decoding
     targets = [str(example.target) for example in context.fold.train]
-    constrained = bool(asked.choices or asked.regex or asked.json_schema)
+    constrained = bool(asked.choices or asked.regex) or asked.json_schema is not None
     stop = asked.stop or ()
     if asked.stop is None and not constrained:
         stop = tuple([mark for mark in BREAKS if not any(mark in target for target in targets)][:1])
@@ -334,7 +334,7 @@ def check_prompt(task: Task, labels: Sequence[str], rows: Sequence[Example], *, 
     Raises:
         PromptError: it cannot be read, or a row lacks a field that it reads.
     """
-    if task.prompt in (PromptTask(), PromptTask(format=task.prompt.format)) or several:
+    if not _has_own_prompt(task) or several:
         return None
     said = task_prompt(task, labels, rows)
     if said.template is not None:
@@ -345,6 +345,21 @@ def check_prompt(task: Task, labels: Sequence[str], rows: Sequence[Example], *, 
     else:
         said.parts(rows[:CHECKED])
     return said
+
+
+def unused_prompt(task: Task, bases: Iterable[Encoder], *, several: bool) -> str | None:
+    """Why the task's own prompt is never said, in a sentence; None where it is, or where there is none."""
+    if not _has_own_prompt(task):
+        return None
+    if several:
+        return "bases are asked for one label per text, and here texts may have several: `prompt` changes nothing."
+    if not any(isinstance(base, Asked) for base in bases):
+        return "none of these bases is asked by a prompt, so that `prompt` changes nothing."
+    return None
+
+
+def _has_own_prompt(task: Task) -> bool:
+    return task.prompt not in (PromptTask(), PromptTask(format=task.prompt.format))
 
 
 def words_of(context: Context) -> Mapping[str, str]:

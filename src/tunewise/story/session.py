@@ -24,10 +24,9 @@ from tunewise.evaluation.metrics.own import load_own
 from tunewise.evaluation.ordinal import check_order
 from tunewise.evaluation.several import threshold_note
 from tunewise.methods import get_method, in_order
-from tunewise.methods.asking import check_prompt, label_notes, rendering_note
+from tunewise.methods.asking import check_prompt, label_notes, rendering_note, unused_prompt
 from tunewise.methods.base import Context, Fold, default_of, skip_reason
 from tunewise.methods.writing import as_read
-from tunewise.models.asked import Asked
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder, answering
 from tunewise.models.load import load_base
@@ -181,8 +180,8 @@ def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) ->
     }
     for name, base in bases.items():
         _same_as_before(run, f"base {name}", {"sha256": base.info.sha256}, f"the weights of {name}")
-    if said is not None and not any(isinstance(base, Asked) for base in bases.values()):
-        watcher.say("none of these bases is asked by a prompt, so that `prompt` changes nothing.")
+    if (unused := unused_prompt(task, bases.values(), several=data.several)) is not None:
+        watcher.say(unused)
     for base in bases.values():
         if (rendering := rendering_note(task, base)) is not None:
             watcher.say(rendering)

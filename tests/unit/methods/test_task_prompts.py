@@ -11,7 +11,7 @@ import pytest
 from tunewise.config import Budget, DataConfig, DecodingConfig, PromptTask, Task
 from tunewise.errors import ConfigError, PromptError
 from tunewise.methods import get_method
-from tunewise.methods.asking import check_prompt, prompt_of
+from tunewise.methods.asking import check_prompt, prompt_of, unused_prompt
 from tunewise.methods.base import Context, Fold, default_of
 from tunewise.models.causal import Causal
 from tunewise.models.embed import FeatureStore
@@ -186,6 +186,8 @@ def test_a_field_that_no_row_has_is_refused_before_anything_is_tried() -> None:
         ({"kind": "generate", "decoding": {"beams": 2, "temperature": 1}}, "Keep one of them"),
         ({"kind": "generate", "decoding": {"choices": ["a"], "regex": "a"}}, "`choices` and `regex` both say"),
         ({"kind": "generate", "decoding": {"regex": "a", "stop": ["b"]}}, "`stop` changes nothing"),
+        ({"kind": "generate", "decoding": {"json_schema": {}, "stop": ["b"]}}, "`stop` changes nothing"),
+        ({"kind": "generate", "decoding": {"regex": ""}}, "an empty `regex` would make every answer empty"),
         ({"kind": "generate", "decoding": {"choices": ["a", " b"]}}, "texts without blanks around them"),
         ({"kind": "generate", "decoding": {"choices": ["a", "a"]}}, "stands twice among `choices`"),
         ({"kind": "generate", "decoding": {"json_schema": 3}}, "`json_schema` is keys and values"),
@@ -195,6 +197,14 @@ def test_a_field_that_no_row_has_is_refused_before_anything_is_tried() -> None:
 def test_prompt_and_decoding_of_a_task_are_read_strictly(changes, sentence) -> None:
     with pytest.raises(ConfigError, match=sentence):
         Task.from_dict({"train": "x.csv", **changes})
+
+
+def test_a_prompt_that_is_never_said_is_said_to_change_nothing(base: Causal) -> None:
+    own = Task.from_dict({"train": "x.csv", "prompt": "{{ text }}?"})
+    assert unused_prompt(own, [base], several=False) is None
+    assert "one label per text" in str(unused_prompt(own, [base], several=True))
+    assert "none of these bases" in str(unused_prompt(own, [], several=False))
+    assert unused_prompt(Task.from_dict({"train": "x.csv"}), [], several=True) is None
 
 
 def test_a_schema_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
