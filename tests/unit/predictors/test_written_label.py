@@ -26,11 +26,14 @@ from tunewise.predictors.files import read_settings
 from tunewise.predictors.written_label import WrittenLabelPredictor, labels_by_words, plainly
 from tunewise.runs import Run
 from tunewise.search.budget import Clock
+from tunewise.search.climb import Rung
+from tunewise.search.finalists import Measured
 from tunewise.search.saved import race_predictions
 from tunewise.search.space import FixedGrid
 from tunewise.search.trial import Arena, Stopper, run_bracket
 from tunewise.search.watch import Quiet
-from tunewise.types import Example, Finished
+from tunewise.story.outcome import unparsable_notes
+from tunewise.types import Example, Finished, Prediction, Score
 
 LABELS = ("crash", "login")
 
@@ -218,3 +221,17 @@ def test_a_base_that_writes_nothing_writes_no_labels(tiny, base) -> None:
         WrittenLabelPredictor(
             base=tiny, labels=LABELS, policy="keep_start", prompt=predictor.prompt, decoding=predictor.decoding
         )
+
+
+def test_the_share_of_unparsable_answers_is_told_of_each_rung_that_writes() -> None:
+    def measured(rung: str, *answers: Prediction) -> Measured:
+        score = Score(metric="accuracy", value=0.5, low=0.0, high=1.0, n=2, method="wilson")
+        statistics_EK = np.zeros((len(answers), 1))
+        own = Rung(method=get_method(rung), base="base")
+        return Measured(rung=own, predictions=answers, statistics=statistics_EK, score=score)
+
+    written = measured("few_shot", Prediction(text="crash"), Prediction(text="(unparsable) x", abstained=True))
+    scored = measured("zero_shot", Prediction(text="crash", scores={"crash": 1.0, "login": 0.0}))
+    (note,) = unparsable_notes([written, scored], "classify")
+    assert note.startswith("few_shot on base writes its labels: 1 of 2 answers on held_out are no label")
+    assert unparsable_notes([written], "generate") == []
