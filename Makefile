@@ -37,8 +37,8 @@ $(VENV)/.core: $(VENV)/.torch pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e . $(QUIET_PIP)
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.core pretraining/requirements.txt
-	$(BIN)/pip install -q -c constraints.txt -e ".[dev]" -r pretraining/requirements.txt $(QUIET_PIP)
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]" $(QUIET_PIP)
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
