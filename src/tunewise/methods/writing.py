@@ -26,7 +26,7 @@ from tunewise.predictors.base import Predictor
 from tunewise.predictors.written import WrittenPredictor
 from tunewise.training.precision import cast_writer
 from tunewise.training.texts import Texts, Writing
-from tunewise.types import Prediction
+from tunewise.types import Example, Prediction
 
 OF_NO_USE = {"consistency": 0.0, "class_weights": "none", "head_init": "probe"}
 """Settings that are about labels, and the value each keeps where texts are written."""
@@ -49,12 +49,17 @@ def cannot_learn(rung: str, context: Context) -> str | None:
     if not base.end_ids:
         return f"{rung}: {base.info.name} has no token that ends a text, so it cannot learn where an answer ends"
     try:
-        few = _asked(context, PromptConfig()).requests(context.fold.train[:SAMPLED])
+        few = _asked(context, PromptConfig()).requests(_sample(context.fold.train))
     except (PromptError, ModelError) as error:
         return str(error)
     if not any(_can_be_learnt(base, request) for request in few):
-        return f"{rung}: of the first {len(few)} training rows none has an answer that fits the base"
+        return f"{rung}: of {len(few)} training rows from all over the file none has an answer that fits the base"
     return None
+
+
+def _sample(train: Sequence[Example]) -> Sequence[Example]:
+    """A few rows at even distances: a file may be sorted by length."""
+    return train[:: max(1, len(train) // SAMPLED)][:SAMPLED]
 
 
 def as_read(context: Context) -> Context:
@@ -62,7 +67,7 @@ def as_read(context: Context) -> Context:
     base, fold = context.base, context.fold
     if context.task.kind != "generate" or not isinstance(base, WritingBase) or not fold.train:
         return context
-    few = fold.train[:SAMPLED]
+    few = _sample(fold.train)
     try:
         asked = _asked(context, PromptConfig())
         read = sum(len(request.read) for request in asked.requests(few) if request is not None) / len(few)

@@ -106,7 +106,13 @@ def test_rows_without_a_single_answer_to_learn_are_refused(base: Any) -> None:
     with pytest.raises(DataError, match="lora: none of the 4 training rows has an answer that can be learnt"):
         bench_for(context, get_method("lora").default(context))
     reason = get_method("full").skip(context)
-    assert reason == "full: of the first 4 training rows none has an answer that fits the base"
+    assert reason == "full: of 4 training rows from all over the file none has an answer that fits the base"
+
+
+def test_a_file_that_begins_with_rows_that_do_not_fit_is_learnt_from_all_the_same(base: Any) -> None:
+    control = tuple(row(i, "short", base.tokenizer.eos_token) for i in range(20))
+    context = context_of(base, train=(*control, *ROWS), race=ROWS)
+    assert get_method("full").skip(context) is None
 
 
 def test_dev_rows_of_which_nothing_can_be_known_are_refused(base: Any) -> None:
