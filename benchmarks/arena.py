@@ -231,7 +231,7 @@ def run_side(side: str, folder: Path, asked: Path, threads: int, **more: Any) ->
     limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
     if done.returncode != 0:
-        raise SystemExit(f"arena: {side} failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"arena: {side} failed ({done.returncode}):\n{done.stderr[-2000:]}")
     line = next(line for line in done.stdout.split("\n") if line.startswith("RESULT "))
     found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
     return found

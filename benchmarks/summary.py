@@ -248,11 +248,48 @@ def speed_table() -> list[str]:
     if found is not None:
         for side, ratio in found["ratio"].items():
             lines.append(f"| features of {found['texts']:,} BANKING77 texts, fp32 | {side} | {ratio:.2f} |")
+    lines += [*arena_lines(), *writing_lines(), *sft_lines()]
     found = read("startup")
     if found is not None:
         seconds = {name: row["median_seconds"] for name, row in found.items()}
         lines += ["", f"`import tunewise` takes {seconds['import tunewise']:.2f} s, `tunewise --help` "
                   f"{seconds['tunewise --help']:.2f} s (Python alone {seconds['python -c pass']:.2f} s)."]  # fmt: skip
+    return lines
+
+
+def results(name: str) -> list[dict[str, Any]]:
+    """Of every cell of a benchmark that was run."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted((RESULTS / name).glob("*.json"))]
+
+
+def arena_lines() -> list[str]:
+    return [
+        f"| labels scored after prompts: {found['cell']}, {found['requests']:,} requests "
+        f"({found['share_of_limit']:.2f} of the limit) | lm-evaluation-harness | {found['ratio']:.1f} |"
+        for found in results("arena")
+    ]
+
+
+def writing_lines() -> list[str]:
+    return [
+        f"| {found['written_tokens']:,} tokens written after {found['prompts']} prompts: {found['cell']} | a loop over "
+        f"Transformers' `generate` | {found['ratio']:.2f} |"
+        for found in results("writing")
+    ]
+
+
+def sft_lines() -> list[str]:
+    lines = []
+    for found in results("sft_step"):
+        method, vocabulary, lengths = found["cell"].split("-")
+        what = f"a step of `{method}` on answers after prompts of {lengths} lengths, vocabulary {int(vocabulary):,}"
+        peers = {
+            "trl": "TRL + PEFT",
+            "own to trl": "TRL + PEFT, own batches",
+            "own to trl grouped": "the same, grouped",
+        }
+        lines += [f"| {what} | {peers[side]} | {ratio:.2f} |" for side, ratio in found["ratio"].items()]
+        lines.append(f"| peak memory of that step, beyond imports | TRL + PEFT | {found['memory']:.2f} |")
     return lines
 
 
