@@ -282,14 +282,17 @@ def sft_lines() -> list[str]:
     lines = []
     for found in results("sft_step"):
         method, vocabulary, lengths = found["cell"].split("-")
-        what = f"a step of `{method}` on answers after prompts of {lengths} lengths, vocabulary {int(vocabulary):,}"
+        what = (
+            f"a step of `{method}` on answers after prompts of {lengths} lengths, vocabulary {int(vocabulary):,}, "
+            "which outweighs the layers of this small base"
+        )
         peers = {
             "trl": "TRL + PEFT",
             "own to trl": "TRL + PEFT, own batches",
             "own to trl grouped": "the same, grouped",
         }
         lines += [f"| {what} | {peers[side]} | {ratio:.2f} |" for side, ratio in found["ratio"].items()]
-        lines.append(f"| peak memory of that step, beyond imports | TRL + PEFT | {found['memory']:.2f} |")
+        lines.append(f"| peak memory of that process (times less) | TRL + PEFT | {found['memory']:.2f} |")
     return lines
 
 
