@@ -77,7 +77,9 @@ def _ended_early(verdict: Mapping[str, Any]) -> str:
 
 def _do_not_train(verdict: Mapping[str, Any], majority: Rung, part: str) -> str:
     points = sentences.points(majority.get(part), verdict["metric"])
-    answer = "giving every text the same labels" if verdict.get("several") else "answering the most frequent label"
+    answer = "answering the most frequent " + ("text" if verdict["kind"] == "generate" else "label")
+    if verdict.get("several"):
+        answer = "giving every text the same labels"
     words = f"do not train yet: no rung beats always {answer} ({points} on "
     return ". ".join([f"{words}{_rows(verdict, part)})", *_unresolved(verdict)])
 

@@ -41,6 +41,12 @@ def test_nothing_beats_majority_means_do_not_train(verdict: dict[str, Any]) -> N
     )
 
 
+def test_of_texts_the_floor_is_the_most_frequent_text(verdict: dict[str, Any]) -> None:
+    choose(verdict, "majority")
+    verdict["kind"] = "generate"
+    assert "no rung beats always answering the most frequent text (" in verdict_words(verdict)
+
+
 def test_an_unresolved_verdict_says_how_many_rows_would_settle_it(verdict: dict[str, Any]) -> None:
     verdict |= {"resolved": False, "rows_to_resolve": 9433}
     words = verdict_words(verdict)
