@@ -67,7 +67,8 @@ class AnsweringBracket(MadeAtOnce):
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         tensors, meta = super().state()
-        return tensors, {**meta, "answers": [[member, to_plain(parts)] for member, parts in self.answers.items()]}
+        said = [[m, [[_plain(answer) for answer in part] for part in parts]] for m, parts in self.answers.items()]
+        return tensors, {**meta, "answers": said}
 
     def restore(self, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         super().restore(tensors, meta)
@@ -86,6 +87,13 @@ def parts_of(rows: int, tokens: int, shared: int) -> int:
     return max(1, min(MOST_PARTS, affordable, rows))
 
 
+def _plain(answer: Prediction) -> dict[str, Any]:
+    """JSON-ready; JSON has no infinity, which a text that a base rules out has for its log-probability."""
+    known = answer.target_log_probability
+    return {**to_plain(answer), "target_log_probability": None if known is None else repr(known)}
+
+
 def _prediction(plain: Mapping[str, Any]) -> Prediction:
     lists = {name: None if plain[name] is None else tuple(plain[name]) for name in ("labels", "evidence")}
-    return Prediction(**{**plain, **lists})
+    known = plain["target_log_probability"]
+    return Prediction(**{**plain, **lists, "target_log_probability": None if known is None else float(known)})
