@@ -26,8 +26,8 @@ def test_a_handful_of_rows_is_all_dev_where_thirty_passes_can_be_paid(desk: Path
     (probe,) = (row for row in verdict["rungs"] if row["method"] == "linear_probe")
     assert probe["dev"]["n"] == (24 if folds == 3 else verdict["n"]["dev"])
     assert folds == 3 or verdict["n"]["dev"] < 24
-    # seven candidates, and the rows that picked one of them score it
-    assert any("picked the best of 7 candidates" in note for note in verdict["notes"])
+    # eight candidates (seven penalties and a layer), and the rows that picked one of them score it
+    assert any("picked the best of 8 candidates" in note for note in verdict["notes"])
 
 
 def test_a_class_with_one_row_is_not_left_out_of_what_a_fold_learns_from(

@@ -28,9 +28,9 @@ def test_a_run_leaves_all_it_promises_and_says_the_same_twice(desk: Path) -> Non
     status = {row["method"]: row["status"] for row in verdict["rungs"]}
     assert {name for name, is_ in status.items() if is_ == "finished"} >= {"majority", "linear_probe", "lora", "full"}
     skipped = {row["method"]: row["reason"] for row in verdict["rungs"] if row["status"] == "skipped"}
-    assert skipped == {
-        name: f"{name} works on bases of the families causal, not masked" for name in ("few_shot", "cloze")
-    }
+    assert skipped.keys() == {"few_shot", "cloze"}
+    assert skipped["few_shot"] == "few_shot works on bases of the families causal, seq2seq, not masked"
+    assert "hold no weights of its head for masked words, and a random one knows nothing" in skipped["cloze"]
     late = [row for row in verdict["rungs"] if row["status"] not in ("finished", "skipped")]
     assert all(row["status"] == "out_of_budget" and "give a larger budget" in row["reason"] for row in late), late
     assert verdict["held_out_openings"] == {"this_run": 1, "all_runs": 1}

@@ -57,11 +57,11 @@ class LinearProbe:
         return LinearProbeConfig()
 
     def propose(self, context: Context, space: Space, rng: np.random.Generator, n: int) -> list[LinearProbeConfig]:
-        """Layers first, but for sentence encoders, whose vectors were made to be read."""
+        """Layers first; none where the base is a sentence encoder, whose vectors were made to be read."""
         penalties = [LinearProbeConfig(c=c) for c in (1.0, 100.0, 3.0, 30.0, 0.3, 300.0)]
-        layers = [LinearProbeConfig(layer=layer) for layer in searched_layers(context.base.depth)]
         if context.base.info.family == "encoder":
-            return [*penalties, *layers][:n]
+            return penalties[:n]
+        layers = [LinearProbeConfig(layer=layer) for layer in searched_layers(context.base.depth)]
         return [*layers, *penalties][:n]
 
     def cost(self, context: Context, config: LinearProbeConfig) -> Cost:
