@@ -127,9 +127,7 @@ def test_another_prompt_than_the_one_measured_is_refused(base: Causal, tmp_path:
 
 
 def test_a_base_that_does_not_write_is_refused(tiny) -> None:
-    with pytest.raises(
-        ModelError, match=r"gives no probabilities of words\. Use a causal or seq2seq base"
-    ):
+    with pytest.raises(ModelError, match=r"gives no probabilities of words\. Use a causal or seq2seq base"):
         made(tiny)
 
 
