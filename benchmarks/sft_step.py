@@ -279,6 +279,8 @@ def main() -> None:
             found = theirs(given.folder, CELLS[name], grouped=given.side == "trl grouped")
         print("RESULT " + json.dumps(found))
         return
+    if unknown := [name for name in given.cells if name not in CELLS]:
+        raise SystemExit(f"sft_step: there is no cell {unknown[0]}. There are: {'; '.join(CELLS)}.")
     for name in given.cells or CELLS:
         path = RESULTS / f"{name}.json"
         if not path.exists():
