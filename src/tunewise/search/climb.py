@@ -253,8 +253,9 @@ class Climb:
             bound = self._optimistic(rung)
             if bound < leader - self.arena.task.margin:
                 rung.beaten = True
+                tried = "1 candidate" if len(rung.trials) == 1 else f"{len(rung.trials)} candidates"
                 rung.closed = (
-                    f"closed after {len(rung.trials)} candidates: even its optimistic bound, {sign * bound:.3f}, "
+                    f"closed after {tried}: even its optimistic bound, {sign * bound:.3f}, "
                     f"is not within the margin of the best, {sign * leader:.3f}"
                 )
                 self.arena.watcher.rung(rung.method.name, rung.base, "closed", rung.closed)

@@ -13,8 +13,8 @@ SHORTEST_SECONDS = 0.001
 
 TEMPLATE = """
 <p class="lede">{{ metric }} against time. Bars are {{ level }} intervals; the band is the margin of {{ margin }} to the
-best score: a cheaper rung inside it is good enough{% if floor %}; the dotted line is always answering the most frequent
-label{% endif %}.{% if zoomed %} Rungs far from the best stand at the edge, with their score.
+best score: a cheaper rung inside it is good enough{% if floor %}; the dotted line is always giving the same
+answer{% endif %}.{% if zoomed %} Rungs far from the best stand at the edge, with their score.
 {% endif %}{% if provisional %} Hollow points were measured on dev only.{% endif %}</p>
 <div class="chart" data-chart="ladder" role="img"
  aria-label="Score against time of each rung; the table below has the numbers"></div>
