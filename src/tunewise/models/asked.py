@@ -97,6 +97,15 @@ def added_before(tokenizer: Any) -> tuple[int, ...]:
     return ()
 
 
+def added_around(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Ids that the tokenizer puts before and after every single text by itself."""
+    backend.no_truncation()
+    backend.no_padding()
+    found = backend.encode("a", add_special_tokens=True)
+    text = [i for i, special in enumerate(found.special_tokens_mask) if not special]
+    return tuple(found.ids[: text[0]]), tuple(found.ids[text[-1] + 1 :])
+
+
 def ends_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Ids that end an answer: the model's own, and the tokenizer's."""
     stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tunewise.models.asked import Asked
+from tunewise.models.asked import Asked, added_around
 from tunewise.models.encoder import BaseInfo, Batch
 from tunewise.models.prefix_tree import Request
 from tunewise.models.tree import Given, shared_tree, with_body
@@ -41,7 +41,7 @@ class Masked(Asked):
         self.decoder: nn.Linear = model.get_output_embeddings()
         self.vocabulary = self.decoder.out_features
         self.mask_id = int(tokenizer.mask_token_id)
-        self.start_ids, self._close_ids = _added_around(self._backend)
+        self.start_ids, self._close_ids = added_around(self._backend)
         self.end_ids: tuple[int, ...] = ()
         self._to_last = _without_last(model)
         self._reader = with_body(self._to_last, Given())
@@ -162,12 +162,3 @@ def _without_last(model: Any) -> nn.Module:
 def _sides(text: str) -> tuple[str, str]:
     before, _, after = text.partition(GAP)
     return before.rstrip(), after.replace(GAP, "")
-
-
-def _added_around(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids that the tokenizer puts before and after every single text by itself."""
-    backend.no_truncation()
-    backend.no_padding()
-    found = backend.encode("a", add_special_tokens=True)
-    text = [i for i, special in enumerate(found.special_tokens_mask) if not special]
-    return tuple(found.ids[: text[0]]), tuple(found.ids[text[-1] + 1 :])

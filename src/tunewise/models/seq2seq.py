@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from tunewise.errors import ModelError
-from tunewise.models.asked import added_before, ends_of
+from tunewise.models.asked import added_around, added_before, ends_of
 from tunewise.models.encoder import BaseInfo
 from tunewise.models.prefix_tree import Request
 from tunewise.models.tokens import Batch, Tokens, collate
@@ -142,7 +142,7 @@ class Seq2Seq(WritingBase):
         self._for_texts: Seq2Seq | None = None
         self.origin: Seq2Seq = self
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
-        self.start_ids, self._close_ids = _added_around(self._backend)
+        self.start_ids, self._close_ids = added_around(self._backend)
         self.end_ids = ends_of(model, tokenizer)
         self.label_end = tokenizer.eos_token or ""
         start, forced = _stated(model, "decoder_start_token_id"), _stated(model, "forced_bos_token_id")
@@ -304,12 +304,3 @@ def _stated(model: Any, name: str) -> int | None:
         if isinstance(value := getattr(config, name, None), int):
             return value
     return None
-
-
-def _added_around(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Ids that the tokenizer puts before and after every single text by itself."""
-    backend.no_truncation()
-    backend.no_padding()
-    found = backend.encode("a", add_special_tokens=True)
-    text = [i for i, special in enumerate(found.special_tokens_mask) if not special]
-    return tuple(found.ids[: text[0]]), tuple(found.ids[text[-1] + 1 :])

@@ -96,7 +96,7 @@ def same(left: list[Prediction], right: list[Prediction], tolerance: float = 1e-
 def test_before_the_first_step_it_answers_as_zero_shot_does(context: Context, weights: str, prompt) -> None:
     asked = get_method("zero_shot")
     first = asked.open(context, [dataclasses.replace(asked.default(context), **prompt)])
-    first.advance(1)
+    first.advance(first.horizon)
     bracket = get_method("cloze").open(context, [short(context, weights=weights, **prompt)])
     same(bracket.predictions()[0], first.predictions()[0])
 
