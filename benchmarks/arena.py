@@ -22,7 +22,6 @@ python benchmarks/arena.py [CELL ...] [--threads 1]
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from sets import data_root
+from sides import found_by
 
 RESULTS = Path(__file__).parent / "results" / "arena"
 PROMPT_TOKENS = 400
@@ -228,13 +228,7 @@ def run_side(side: str, folder: Path, asked: Path, threads: int, **more: Any) ->
     python = sys.executable if side == "tunewise" else os.environ.get("LMEVAL_PYTHON", sys.executable)
     command = [python, __file__, "--side", side, "--folder", str(folder), "--asked", str(asked)]
     command += [part for name, value in more.items() for part in (f"--{name}", str(value))]
-    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
-    if done.returncode != 0:
-        raise SystemExit(f"arena: {side} failed ({done.returncode}):\n{done.stderr[-2000:]}")
-    line = next(line for line in done.stdout.split("\n") if line.startswith("RESULT "))
-    found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    return found
+    return found_by(command, who=f"arena: {side}", threads=threads)
 
 
 def measure(name: str, threads: int) -> dict[str, Any]:

@@ -20,7 +20,6 @@ python benchmarks/sft_step.py [CELL ...] [--threads 1]
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import found_by
 
 RESULTS = Path(__file__).parent / "results" / "sft_step"
 BATCH, ANSWER, PROMPT, RANK, ALPHA = 8, 8, 88, 8, 16
@@ -231,14 +231,8 @@ def theirs(folder: Path, cell: Cell, *, grouped: bool) -> dict[str, Any]:
 def run_side(side: str, name: str, folder: Path, threads: int) -> dict[str, Any]:
     """One side in a process of its own."""
     python = os.environ.get("TRL_PYTHON", sys.executable) if side.startswith("trl") else sys.executable
-    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     command = [python, __file__, name, "--side", side, "--folder", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
-    if done.returncode != 0:
-        raise SystemExit(f"sft_step: {side} failed ({done.returncode}):\n{done.stderr[-2000:]}")
-    line = next(line for line in done.stdout.split("\n") if line.startswith("RESULT "))
-    found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    return found
+    return found_by(command, who=f"sft_step: {side}", threads=threads)
 
 
 def measure(name: str, threads: int) -> dict[str, Any]:

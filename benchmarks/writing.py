@@ -14,8 +14,6 @@ python benchmarks/writing.py [CELL ...] [--threads 1]
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 from arena import CELLS as ARENA
 from arena import Clock, make_base, rows
 from sets import data_root
+from sides import found_by
 
 RESULTS = Path(__file__).parent / "results" / "writing"
 CELLS = {"stories260K": 128, "random": 32}
@@ -97,13 +96,7 @@ def run_side(side: str, cell: str, folder: Path, threads: int, *, batch: int = 0
     """One side in a process of its own, on one in `share` of the prompts."""
     command = [sys.executable, __file__, cell, "--side", side, "--folder", str(folder)]
     command += ["--batch", str(batch), "--share", str(share)]
-    limits = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **limits})
-    if done.returncode != 0:
-        raise SystemExit(f"writing: {side} failed:\n{done.stderr[-2000:]}")
-    line = next(line for line in done.stdout.split("\n") if line.startswith("RESULT "))
-    found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    return found
+    return found_by(command, who=f"writing: {side}", threads=threads)
 
 
 def measure(cell: str, threads: int) -> dict[str, Any]:
