@@ -108,6 +108,7 @@ class WritingBench(Bench):
         asked = _asked(context, self.said, self.base)
         found = asked.requests(context.fold.train)
         self._given = asked.given.said(len(found))
+        self._broken = asked.prompt.control_tokens_in(context.fold.train)
         usable = [request for request in found if _can_be_learnt(self.base, request)]
         self._left_out = len(found) - len(usable)
         if not usable:
@@ -129,6 +130,8 @@ class WritingBench(Bench):
     @property
     def notes(self) -> tuple[str, ...]:
         said = [] if self._given is None else [f"{self.rung}: {self._given}"]
+        if self._broken:
+            said.append(f"{self.rung}: {self._broken:,} control tokens in training rows were broken up by a space.")
         if self._left_out:
             said.append(
                 f"{self.rung}: {self._left_out:,} training rows are not learnt from: their answers are longer than the "

@@ -121,7 +121,7 @@ class WrittenPredictor:
         """The text that is read for a row with its right answer, where it has one, and its tokens."""
         (parts,) = self._prompts([example])
         text = joined(parts)
-        answer = "" if example.target is None else self.prompt.answer(str(example.target))
+        answer = "" if example.target is None else self._wanted(example)
         request = self._request(text, answer)
         if request is None:
             raise PromptError(f"written: the target of row '{example.id}' is longer than the room after its prompt.")
@@ -130,20 +130,24 @@ class WrittenPredictor:
     def requests(self, examples: Sequence[Example]) -> list[Request | None]:
         """The target of each row after its prompt; None where that is longer than the base's limit."""
         return [
-            self._request(joined(parts), self.prompt.answer(str(example.target)))
+            self._request(joined(parts), self._wanted(example))
             for parts, example in zip(self._prompts(examples), examples, strict=True)
         ]
 
     def _targets(self, fitted: Sequence[Sequence[Part]], examples: Sequence[Example]) -> list[np.ndarray | None]:
         """Log-probability of each token of the target and of the end after it; None where there is no target."""
         asked = [
-            self._request(joined(parts), self.prompt.answer(str(example.target)))
+            self._request(joined(parts), self._wanted(example))
             for parts, example in zip(fitted, examples, strict=True)
             if example.target is not None
         ]
         found = iter(scorer_of(self._asked).score([request for request in asked if request is not None]))
         known = iter([None if request is None else next(found) for request in asked])
         return [None if example.target is None else next(known) for example in examples]
+
+    def _wanted(self, example: Example) -> str:
+        """What follows the prompt where the target is the answer."""
+        return self.prompt.answer(self.prompt.wanted(str(example.target)))
 
     def _request(self, prompt: str, answer: str) -> Request | None:
         """The answer after the prompt, and the end after it; None where that is longer than the base's limit."""

@@ -129,9 +129,23 @@ class Prompt:
         """The text with control tokens broken up: whoever wrote a row does not speak for the base."""
         return neutralise(text, self.control_tokens)[0]
 
+    def wanted(self, target: str) -> str:
+        """A text that is to be written, with control tokens broken up.
+
+        One that is nothing else stays as it is, so that it is seen that there is nothing to learn.
+        """
+        rest = target
+        for token in self.control_tokens:
+            rest = rest.replace(token, "")
+        return self.neutral(target) if rest.strip() else target
+
     def control_tokens_in(self, rows: Sequence[Example]) -> int:
-        """How many control tokens these rows hold, which are broken up."""
+        """How many control tokens these rows hold, which are broken up; those of texts to be written among them."""
         texts = [text for row in rows for text in (*row.texts, *(turn.content for turn in row.messages[:-1]))]
+        if not self.words:
+            texts += [
+                row.target for row in rows if isinstance(row.target, str) and self.wanted(row.target) != row.target
+            ]
         return sum(neutralise(text, self.control_tokens)[1] for text in texts)
 
     def _neutral(self, row: AnyRow) -> AnyRow:

@@ -100,6 +100,24 @@ def test_answers_that_do_not_fit_or_say_nothing_are_left_out_and_counted(base: A
     assert [request is None for request in unread.race.requests] == [False, False, True]
 
 
+def test_control_tokens_in_an_answer_do_not_end_it(base: Any) -> None:
+    end = base.tokenizer.eos_token
+    made = bench(context_of(base, train=(*ROWS, row(90, "short", f"card {end} stolen"))))
+    ids = made.train.requests[-1].continuation.tolist()
+    assert [place for place, i in enumerate(ids) if i in base.end_ids] == [len(ids) - 1]
+    assert base.tokenizer.decode(ids[:-1]).strip() == f"card {end[0]} {end[1:]} stolen"
+    assert "lora: 1 control tokens in training rows were broken up by a space." in made.notes
+    (known,) = asked_for(base, f"card {end} stolen")
+    assert known.target_tokens == len(ids)
+
+
+def asked_for(base: Any, target: str) -> list[Any]:
+    """What the base that is asked says of this answer."""
+    context = context_of(base)
+    predictor = asking(context, get_method("zero_shot").default(context))
+    return predictor.predict([row(91, "short", target)])
+
+
 def test_rows_without_a_single_answer_to_learn_are_refused(base: Any) -> None:
     control = tuple(row(i, "short", base.tokenizer.eos_token) for i in range(4))
     context = context_of(base, train=control, race=control)
