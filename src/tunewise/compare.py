@@ -261,7 +261,7 @@ def _compared(
         statistics.append(metric.statistics(targets, [answers.prediction[row] for row in rows], a.labels))
         of_rows = [answers.cluster[row] for row in rows]
         clusters.append(of_rows if any(cluster is not None for cluster in of_rows) else None)
-        rng = generator(0, "compare", *rung)
+        rng = generator(0, "compare")
         scores.append(
             interval(
                 metric, statistics[-1], n_labels=len(a.labels), clusters=clusters[-1], level=level, rng=rng, draws=2000
@@ -269,7 +269,7 @@ def _compared(
         )
     if shared is None:
         return scores[0], scores[1], unpaired(scores[0], scores[1])
-    rng = generator(0, "compare", *pair[0], *pair[1])
+    rng = generator(0, "compare", "difference")
     difference = paired(
         metric, statistics[1], statistics[0], n_labels=len(a.labels), clusters=clusters[0], level=level, rng=rng
     )

@@ -104,6 +104,7 @@ def test_a_run_over_all_rungs_ends_in_a_verdict_and_a_bundle_that_answers_as_it_
 
 @pytest.mark.parametrize("metric", ["micro_f1", "subset_accuracy"])
 def test_other_metrics_of_several_labels_choose_too(settings: dict[str, Any], metric: str, tmp_path: Path) -> None:
+    settings["train"] = str(write(tmp_path / "many.jsonl", tickets(600, 1)))
     run = fit({**settings, "metric": metric, "methods": ["majority", "linear_probe"]}, out=tmp_path / "run")
     assert run.verdict["chosen"]["method"] == "linear_probe"
     low = run.bundle.predictor.thresholds

@@ -55,7 +55,7 @@ def measure(
         n_labels=len(labels),
         clusters=clusters_of(examples),
         level=task.level,
-        rng=generator(task.seed, on, rung.name),
+        rng=generator(task.seed, on),
     )
     also = (
         ordinal_scores(
@@ -64,7 +64,7 @@ def measure(
             labels,
             clusters=clusters_of(examples),
             level=task.level,
-            rng=generator(task.seed, on, rung.name, "ordinal"),
+            rng=generator(task.seed, on, "ordinal"),
         )
         if ordered
         else ()
@@ -122,7 +122,7 @@ def versus_best(
             n_labels=len(labels),
             clusters=clusters_of(examples),
             level=task.level,
-            rng=generator(task.seed, "versus", m.rung.name),
+            rng=generator(task.seed, "versus"),
         )
         for m in measured
     ]

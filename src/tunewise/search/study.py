@@ -150,7 +150,7 @@ class Study:
             n_labels=len(context.labels),
             clusters=self.arena.clusters,
             level=self.arena.task.level,
-            rng=generator(self.arena.task.seed, "more data", rung.name),
+            rng=generator(self.arena.task.seed, "more data"),
         )
         sign = 1.0 if metric.greater_is_better else -1.0
         scale, unit = (100 if metric.unit == "points" else 1, f" {metric.unit}")

@@ -435,7 +435,7 @@ class _Race:
         sign = 1.0 if METRICS.get(self.arena.task.metric).greater_is_better else -1.0
         last_P = np.where(np.isnan(loss_P), np.inf, loss_P)
         top = max(usable, key=lambda p: (sign * score_P[p], -last_P[p]))
-        rng = generator(self.context.seed, "winner", self.name)
+        rng = generator(self.context.seed, "winner")
         near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
         return sorted(usable, key=lambda p: (p not in near, last_P[p]))
 

@@ -139,7 +139,7 @@ def _luck(session: Session, winners: Sequence[Rung], on_dev: Sequence[Measured])
             metric,
             n_labels=len(session.data.labels),
             clusters=clusters_of(session.choose),
-            rng=generator(session.task.seed, "optimism", rung.name),
+            rng=generator(session.task.seed, "optimism"),
         )
         if found[rung.name] > 0:
             notes.append(

@@ -84,7 +84,7 @@ class Session:
     """Of this held_out by runs of this user, once it was opened."""
 
     def context(self, base: str, method: str, bracket: int) -> Context:
-        """What a method may see; each bracket has its own seed."""
+        """What a method may see; each bracket has its own seed, the same wherever the base lies."""
         speed = self.speeds.get(f"{method} {base}") or self.speeds[f"forward {base}"]
         context = Context(
             task=dataclasses.replace(self.task, truncation=answering(self.task.truncation), dtype=self._dtype(base)),
@@ -93,7 +93,7 @@ class Session:
             folds=self.folds,
             features=self.stores[base],
             work=self.purse.granted(method, base),
-            seed=derive(self.task.seed, base, method, bracket),
+            seed=derive(self.task.seed, self.bases[base].info.sha256, method, bracket),
             train_tokens=self.tokens[base]["train"],
             race_tokens=self.tokens[base]["race"],
             seconds_per_work=speed.seconds_per_work,
