@@ -69,4 +69,4 @@ def _settings(family: Family, shape: dict[str, int]) -> dict[str, Any]:
     if family == "causal":
         return settings
     ends = {"cls_token_id": IDS[BOS], "sep_token_id": IDS[EOS]}
-    return {**settings, **ends, "global_attn_every_n_layers": 3, "local_attention": 128}
+    return {**settings, **ends, "global_attn_every_n_layers": 3, "local_attention": 128, "sparse_prediction": True}

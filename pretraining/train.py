@@ -98,21 +98,27 @@ class Trained:
         """Summed loss [R] of rows."""
         own = torch.autocast("cuda", torch.bfloat16) if self._bf16 else contextlib.nullcontext()
         with own:
-            logits_RTV = self._logits(read_RT, said_RT)
+            logits_NV = self._logits(read_RT, said_RT)
         said = said_RT != NOT_SAID
-        loss_N = F.cross_entropy(logits_RTV[said].float(), said_RT[said], reduction="none")
-        row_N = said.nonzero()[:, 0]
+        # a masked base gives logits where something is said only, the others everywhere
+        at_RT = said if len(logits_NV) < said.numel() else torch.ones_like(said)
+        loss_N = F.cross_entropy(logits_NV.float(), said_RT[at_RT], reduction="none", ignore_index=NOT_SAID)
+        row_N = at_RT.nonzero()[:, 0]
         return torch.zeros(len(said_RT), device=loss_N.device).index_add_(0, row_N, loss_N)
 
     def _logits(self, read_RT: Tensor, said_RT: Tensor) -> Tensor:
         mask_RT = (read_RT != IDS[PAD]).long()
-        if not self.model.config.is_encoder_decoder:
+        config = self.model.config
+        if getattr(config, "sparse_prediction", False):
+            sparse_NV: Tensor = self.model(input_ids=read_RT, attention_mask=mask_RT, labels=said_RT).logits
+            return sparse_NV
+        if not config.is_encoder_decoder:
             logits_RTV: Tensor = self.model(input_ids=read_RT, attention_mask=mask_RT).logits
-            return logits_RTV
+            return logits_RTV.flatten(0, 1)
         # a decoder reads <pad>, and then what it said
         before_RT = F.pad(said_RT.clamp(min=IDS[PAD])[:, :-1], (1, 0), value=IDS[PAD])
         answered: Tensor = self.model(input_ids=read_RT, attention_mask=mask_RT, decoder_input_ids=before_RT).logits
-        return answered
+        return answered.flatten(0, 1)
 
     def start_step(self) -> None:
         self._fresh = True
@@ -270,6 +276,7 @@ def main() -> None:
     parser.add_argument("family", choices=("causal", "masked", "seq2seq"))
     parser.add_argument("--size", choices=("toy", "small", "large"), default=Recipe.size)
     parser.add_argument("--epochs", type=float, default=Recipe.epochs)
+    parser.add_argument("--batch-rows", type=int, default=Recipe.batch_rows)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--tokens", type=Path, default=ROOT / "pretraining/build/tokens")
@@ -280,6 +287,7 @@ def main() -> None:
         family=given.family,
         size=given.size,
         epochs=given.epochs,
+        batch_rows=given.batch_rows,
         learning_rate=given.learning_rate,
         seed=given.seed,
     )
