@@ -111,7 +111,10 @@ def fitted_prompts(
 
 
 class _Shorter:
-    """A row that gives way: its longest field by tokens, of a conversation the oldest turns before that."""
+    """A row that gives way: its longest field by tokens, of a conversation the oldest turns before that.
+
+    Fields that the prompt does not read stay as they are: nothing would be gained by them.
+    """
 
     def __init__(self, base: Asked, prompt: Prompt, row: Example, policy: Truncation) -> None:
         self.base, self.prompt, self.row = base, prompt, row
@@ -132,18 +135,24 @@ class _Shorter:
         return next(part.text for part in parts if part.kind == "input")
 
     def _cut(self, tokens: int) -> bool:
-        texts = {**self.row.fields} if not self.row.messages else {"": self.row.messages[-1].content}
+        turn = self.row.messages[-1] if self.row.messages else None
+        reads = self.prompt.reads
+        texts = (
+            {"": turn.content} if turn else {k: v for k, v in self.row.fields.items() if reads is None or k in reads}
+        )
         sizes = dict(zip(texts, map(len, self.base.text_ids(list(texts.values()))), strict=True))
-        name = max(sizes, key=lambda field: sizes[field])
-        if sizes[name] == 0:
+        name = max(sizes, key=lambda field: sizes[field], default="")
+        if not sizes.get(name):
             return False
         left = max(0, sizes[name] - tokens)
-        texts[name] = self.base.cut(texts[name], left, self.keep) if left else ""
-        if self.row.messages:
-            last = dataclasses.replace(self.row.messages[-1], content=texts[name])
-            self.row = dataclasses.replace(self.row, messages=(*self.row.messages[:-1], last))
+        cut = self.base.cut(texts[name], left, self.keep) if left else ""
+        if turn:
+            # a template may read the last turn by the name of the field that holds it
+            fields = {k: cut if v == turn.content else v for k, v in self.row.fields.items()}
+            messages = (*self.row.messages[:-1], dataclasses.replace(turn, content=cut))
+            self.row = dataclasses.replace(self.row, fields=fields, messages=messages)
         else:
-            self.row = dataclasses.replace(self.row, fields=texts)
+            self.row = dataclasses.replace(self.row, fields={**self.row.fields, name: cut})
         return True
 
 

@@ -116,6 +116,13 @@ class Prompt:
         return text + self.answer(answer)
 
     @property
+    def reads(self) -> frozenset[str] | None:
+        """The fields of a row that it is made of; None: all."""
+        if self.source is not None:
+            return self.source.reads
+        return None if self.template is None else Template(self.template, name="prompt").fields
+
+    @property
     def before_answer(self) -> str:
         """What stands directly before an answer."""
         return self.lead if self.turns is None else self.turns.opening

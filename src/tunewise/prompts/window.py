@@ -49,7 +49,8 @@ def fitted(
 ) -> tuple[tuple[Part, ...], Given]:
     """The prompt in at most `room` tokens, and what was given up for that.
 
-    The demonstrations furthest from the row go first. `row` names the row in messages.
+    Demonstrations go in their order, in which the one most like the row comes last, wherever the row itself stands.
+    `row` names the row in messages.
 
     Raises:
         PromptError: without demonstrations and input it still does not fit.

@@ -11,7 +11,7 @@ from tunewise.models.causal import Causal
 from tunewise.models.load import load_base
 from tunewise.models.tiny_causal import tiny_causal
 from tunewise.predictors.files import read_settings, write_settings
-from tunewise.predictors.prompted import SETTINGS, PromptedPredictor
+from tunewise.predictors.prompted import SETTINGS, PromptedPredictor, _Shorter
 from tunewise.prompts.prompt import Demonstration, Prompt
 from tunewise.types import Example, Message
 
@@ -173,6 +173,26 @@ def test_of_a_pair_the_longer_text_is_cut_and_the_template_stays(base: Causal, p
         assert text.startswith("the card was")
     else:
         assert "last | it was today" in text
+
+
+def test_a_field_that_the_template_does_not_read_is_not_cut(base: Causal) -> None:
+    """It is the longest, so that nothing would be left of it before what is read gives way, and is counted."""
+    prompt = Prompt(template="{{ a }} | true?", words={label: label for label in LABELS})
+    row = Example(id="1", fields={"a": "the card was stolen " * 90, "notes": "never dull " * 400})
+    shorter = _Shorter(base, prompt, row, "keep_start")
+    assert shorter(5) is not None
+    assert shorter.row.fields["notes"] == row.fields["notes"]
+    assert len(base.text_ids([shorter.row.fields["a"]])[0]) <= len(base.text_ids([row.fields["a"]])[0]) - 5
+
+
+def test_of_a_conversation_the_field_that_a_template_reads_is_cut(base: Causal) -> None:
+    said = "the card was stolen " * 90
+    prompt = Prompt(template="{{ input }} | true?", words={label: label for label in LABELS})
+    row = Example(id="1", fields={"input": said}, messages=(Message("user", said),))
+    text, tokens = made(base, prompt=prompt).laid_out(row)
+    assert text.startswith("the card was")
+    assert text.endswith(" | true?\nAnswer: bad")
+    assert len(tokens) <= base.info.max_tokens
 
 
 def test_the_oldest_turns_of_a_conversation_give_way_first(base: Causal) -> None:
