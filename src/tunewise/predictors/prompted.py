@@ -117,7 +117,8 @@ class _Shorter:
     """
 
     def __init__(self, base: Asked, prompt: Prompt, row: Example, policy: Truncation) -> None:
-        self.base, self.prompt, self.row = base, prompt, row
+        self.base, self.prompt, self.row = base, dataclasses.replace(prompt, demonstrations=()), row
+        self.whole = row
         self.keep: Literal["keep_start", "keep_end"] = "keep_end" if policy == "keep_end" else "keep_start"
 
     def __call__(self, tokens: int) -> str | None:
@@ -131,7 +132,7 @@ class _Shorter:
             self.row = dataclasses.replace(self.row, messages=(*self.row.messages[:oldest], *self.row.messages[left:]))
         elif not self._cut(tokens):
             return None
-        (parts,) = dataclasses.replace(self.prompt, demonstrations=()).parts([self.row])
+        (parts,) = self.prompt.parts([self.row], whole=[self.whole])
         return next(part.text for part in parts if part.kind == "input")
 
     def _cut(self, tokens: int) -> bool:

@@ -20,12 +20,15 @@ class ChatPrompt(Prompt):
         return cls(**{field.name: getattr(prompt, field.name) for field in fields(Prompt)})
 
     def parts(
-        self, rows: Sequence[AnyRow], shown: Sequence[Sequence[Demonstration]] | None = None
+        self,
+        rows: Sequence[AnyRow],
+        shown: Sequence[Sequence[Demonstration]] | None = None,
+        whole: Sequence[AnyRow] | None = None,
     ) -> list[tuple[Part, ...]]:
         turns = self._turns
         shown = [self.demonstrations] * len(rows) if shown is None else shown
         different, to_render = different_rows(shown)
-        blocks = self._blocks([*to_render, *rows])
+        blocks = self._blocks([*to_render, *rows], [*to_render, *(whole or rows)])
         part_of = {
             each: Part("demonstration", turns.said([self._user(block), self.neutral(own.answer)]) + turns.question)
             for (each, own), block in zip(different.items(), blocks, strict=False)

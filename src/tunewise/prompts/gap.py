@@ -31,12 +31,15 @@ class GapPrompt(Prompt):
         return cls(**{field.name: getattr(prompt, field.name) for field in fields(Prompt)})
 
     def parts(
-        self, rows: Sequence[AnyRow], shown: Sequence[Sequence[Demonstration]] | None = None
+        self,
+        rows: Sequence[AnyRow],
+        shown: Sequence[Sequence[Demonstration]] | None = None,
+        whole: Sequence[AnyRow] | None = None,
     ) -> list[tuple[Part, ...]]:
         if shown is None:
             shown = [self.demonstrations] * len(rows)
         different, to_render = different_rows(shown)
-        blocks, lead = self._blocks([*to_render, *rows]), self._lead
+        blocks, lead = self._blocks([*to_render, *rows], [*to_render, *(whole or rows)]), self._lead
         part_of = {
             key: Part("demonstration", NEXT + self.completed(block + lead, self.neutral(each.answer)))
             for (key, each), block in zip(different.items(), blocks, strict=False)
@@ -77,11 +80,11 @@ class GapPrompt(Prompt):
             raise PromptError(f"prompt: `lead` has {places} places for the answer, {self.lead!r}. Leave one.")
         return lead if places else f"{lead} {GAP}."
 
-    def _blocks(self, rows: Sequence[AnyRow]) -> list[str]:
-        rows = [_without_marks(row) for row in rows]
+    def _blocks(self, rows: Sequence[AnyRow], whole: Sequence[AnyRow]) -> list[str]:
+        rows, whole = [_without_marks(row) for row in rows], [_without_marks(row) for row in whole]
         if not self._in_template:
-            return super()._blocks(rows)
-        blocks = super()._blocks([_with_gap(row) for row in rows])
+            return super()._blocks(rows, whole)
+        blocks = super()._blocks([_with_gap(row) for row in rows], whole)
         for row, block in zip(rows, blocks, strict=True):
             if block.count(GAP) != 1:
                 raise PromptError(

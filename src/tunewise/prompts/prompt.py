@@ -84,11 +84,15 @@ class Prompt:
         return cls(**{**plain, **made})
 
     def parts(
-        self, rows: Sequence[AnyRow], shown: Sequence[Sequence[Demonstration]] | None = None
+        self,
+        rows: Sequence[AnyRow],
+        shown: Sequence[Sequence[Demonstration]] | None = None,
+        whole: Sequence[AnyRow] | None = None,
     ) -> list[tuple[Part, ...]]:
         """The prompt of each row, in pieces that make it when they are joined.
 
-        `shown`: what is shown before each row, in the place of what is shown before all.
+        `shown`: what is shown before each row, in the place of what is shown before all. `whole`: what the rows were
+        before something was cut off them, by which a template's draws stay the same.
 
         Raises:
             PromptError: a row lacks a field that the template reads, or the template fails.
@@ -96,7 +100,7 @@ class Prompt:
         if shown is None:
             shown = [self.demonstrations] * len(rows)
         different, to_render = different_rows(shown)
-        blocks = self._blocks([*to_render, *rows])
+        blocks = self._blocks([*to_render, *rows], [*to_render, *(whole or rows)])
         part_of = {
             key: Part("demonstration", f"{block}{self.lead}{self.answer(self.neutral(each.answer))}{BETWEEN}")
             for (key, each), block in zip(different.items(), blocks, strict=False)
@@ -162,12 +166,14 @@ class Prompt:
         fields = {name: self.neutral(text) if isinstance(text, str) else text for name, text in row.fields.items()}
         return dataclasses.replace(row, fields=fields)
 
-    def _blocks(self, rows: Sequence[AnyRow]) -> list[str]:
+    def _blocks(self, rows: Sequence[AnyRow], whole: Sequence[AnyRow]) -> list[str]:
         if self.control_tokens:
-            rows = [self._neutral(row) for row in rows]
+            rows, whole = [self._neutral(row) for row in rows], [self._neutral(row) for row in whole]
         if self.source is not None:
             fields = self.source.reads
-            return self.source.blocks([_to_render(row, fields) for row in rows])
+            return self.source.blocks(
+                [_to_render(row, fields) for row in rows], [_to_render(row, fields) for row in whole]
+            )
         if self.template is not None:
             template = Template(self.template, name="prompt")
             return render_many(template, [_to_render(row, template.fields) for row in rows])

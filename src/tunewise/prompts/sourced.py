@@ -43,22 +43,29 @@ class Source:
             seed=seed,
         )
 
-    def blocks(self, rows: Sequence[AnyRow]) -> list[str]:
-        """The input side for each row.
+    def blocks(self, rows: Sequence[AnyRow], whole: Sequence[AnyRow] | None = None) -> list[str]:
+        """The input side for each row; `whole` as for `pairs`.
 
         Raises:
             PromptError: the template makes no pair of a row, or fails.
         """
-        return [each.input for each in self.pairs(rows, [self.unknown] * len(rows))]
+        return [each.input for each in self.pairs(rows, [self.unknown] * len(rows), whole)]
 
-    def pairs(self, rows: Sequence[AnyRow], targets: Sequence[Mapping[str, Any]]) -> list[Rendered]:
+    def pairs(
+        self,
+        rows: Sequence[AnyRow],
+        targets: Sequence[Mapping[str, Any]],
+        whole: Sequence[AnyRow] | None = None,
+    ) -> list[Rendered]:
         """Both sides for each row with its target's field. Draws are by what the rows hold, not by where they stand.
+
+        `whole`: what the rows were before something was cut off them, by which is drawn.
 
         Raises:
             PromptError: the template makes no pair of a row, or fails.
         """
         own = [Row(row.id, {**row.fields, **target}) for row, target in zip(rows, targets, strict=True)]
-        found = self._template.render(own, seed=self.seed, draws=[_content(row) for row in rows])
+        found = self._template.render(own, seed=self.seed, draws=[_content(row) for row in whole or rows])
         for row, each in zip(rows, found, strict=True):
             if each is None:
                 raise PromptError(

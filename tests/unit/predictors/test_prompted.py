@@ -13,6 +13,7 @@ from tunewise.models.tiny_causal import tiny_causal
 from tunewise.predictors.files import read_settings, write_settings
 from tunewise.predictors.prompted import SETTINGS, PromptedPredictor, _Shorter
 from tunewise.prompts.prompt import Demonstration, Prompt
+from tunewise.prompts.sourced import Source
 from tunewise.types import Example, Message
 
 LABELS = ("bad", "good", "so-so")
@@ -183,6 +184,19 @@ def test_a_field_that_the_template_does_not_read_is_not_cut(base: Causal) -> Non
     assert shorter(5) is not None
     assert shorter.row.fields["notes"] == row.fields["notes"]
     assert len(base.text_ids([shorter.row.fields["a"]])[0]) <= len(base.text_ids([row.fields["a"]])[0]) - 5
+
+
+@pytest.mark.parametrize("start_is_kept", [True, False])
+def test_what_a_template_draws_for_a_row_stays_when_the_row_is_cut(base: Causal, start_is_kept: bool) -> None:
+    drawn = "{{ range(100000) | choice }}: {{ text }} ||| {{ label }}"
+    source = Source(id="t", name="own", jinja=drawn, unknown={"label": "?"}, seed=3)
+    prompt = Prompt(source=source, words={label: label for label in LABELS})
+    row = Example(id="1", fields={"text": "the card was stolen " * 90})
+    (whole,) = source.blocks([row])
+    policy = "keep_start" if start_is_kept else "keep_end"
+    text, _ = made(base, prompt=prompt, policy=policy).laid_out(row)
+    assert text.split(": ")[0] == whole.split(": ")[0]
+    assert len(text) < len(whole)
 
 
 def test_of_a_conversation_the_field_that_a_template_reads_is_cut(base: Causal) -> None:
