@@ -238,20 +238,22 @@ def check_room(model: nn.Module, length: int, kind: str) -> None:
         )
 
 
-def read_virtual_tokens(config: Mapping[str, Any], stored: Mapping[str, Tensor]) -> Tensor:
-    """The saved tensor, one row for each virtual token.
+def read_virtual_tokens(
+    config: Mapping[str, Any], stored: Mapping[str, Tensor], *, transformers: Sequence[int] = (1,)
+) -> Tensor:
+    """The saved tensor, one row for each virtual token; `transformers`: in front of how many it may stand.
 
     Raises:
-        ValueError: it is not that of a plain prompt in front of one encoder; the message ends a sentence.
+        ValueError: it is not that of a plain prompt in front of so many; the message ends a sentence.
     """
     foreign = sorted(stored.keys() - {SAVED})
     if foreign or SAVED not in stored:
         found = f"holds '{foreign[0]}', which is" if foreign else f"has no '{SAVED}', so it is"
         raise ValueError(f"{found} no soft prompt. Only adapters trained as features, without a head, are read.")
-    if config.get("num_transformer_submodules") not in (None, 1):
+    if config.get("num_transformer_submodules") not in (None, *transformers):
         raise ValueError(
-            f"says `num_transformer_submodules` {config['num_transformer_submodules']!r}: it was made for an encoder "
-            "with a decoder; only prompts of one transformer are read."
+            f"says `num_transformer_submodules` {config['num_transformer_submodules']!r}; this kind of adapter is read "
+            f"where it is {' or '.join(map(str, transformers))}."
         )
     tensor, count = stored[SAVED], config.get("num_virtual_tokens")
     if tensor.dim() != 2 or tensor.shape[0] != count or count < 1:

@@ -1,19 +1,24 @@
 """Train keys and values in front of those of every layer of a frozen base, many candidates at once."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from tunewise.adapters.prefix import PrefixForm, PrefixStack, cache_dimensions, refusal
+from tunewise.adapters.prefix import PrefixForm, PrefixStack, cache_dimensions, doubled, refusal
 from tunewise.adapters.soft_prompt import TextMember
 from tunewise.adapters.stack import Form
 from tunewise.errors import ConfigError
-from tunewise.methods.base import Choice, Context, Parameters, Real
+from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real
 from tunewise.methods.prompt_tuning import VirtualTokenConfig, VirtualTokens, drawn_rows, words_of
+from tunewise.methods.trained import Bench
+from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder
+from tunewise.models.seq2seq import Seq2Seq
+from tunewise.types import Cost
 
 PrefixStart = Literal["text", "random"]
 
@@ -50,7 +55,8 @@ class PrefixTuning(VirtualTokens):
 
     $\mathrm{softmax}(Q_l [P^K_l; K_l]^T / \sqrt{d}) [P^V_l; V_l]$ in every layer $l$, with $Q_l, K_l, V_l$ of the
     frozen base and $P^K_l, P^V_l \in R^{m \times h}$ trained. As in PEFT, the text's positions are counted after the
-    prefix, and the two texts of a pair are not told apart by token types.
+    prefix, and the two texts of a pair are not told apart by token types. On an encoder-decoder the layers are the
+    decoder's, and a head reads what it has where an answer begins.
     """
 
     name = "prefix_tuning"
@@ -58,7 +64,20 @@ class PrefixTuning(VirtualTokens):
     parameters = SEARCHED
 
     def refuses(self, base: Encoder) -> str | None:
-        return super().refuses(base) or refusal(base.model)
+        return super().refuses(base) or refusal(base.for_texts().model if isinstance(base, Seq2Seq) else base.model)
+
+    def cost(self, context: Context, config: Any) -> Cost:
+        whole = super().cost(_with_decoder(context), config)
+        work = whole.work + _probe_work(context, config)
+        return dataclasses.replace(whole, work=work, seconds=work * context.seconds_per_work)
+
+    def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
+        return super().open(_with_decoder(context), configs)
+
+    def bench(self, context: Context, config: Any, reserved: int) -> Bench:
+        bench = super().bench(context, config, reserved)
+        bench.work += _probe_work(context, config)
+        return bench
 
     def stack(self, context: Context, configs: Sequence[PrefixTuningConfig], model: nn.Module) -> PrefixStack:
         first = configs[0]
@@ -75,7 +94,26 @@ class PrefixTuning(VirtualTokens):
         self, context: Context, config: PrefixTuningConfig, tensors: Mapping[str, Tensor]
     ) -> tuple[Mapping[str, Tensor], Form]:
         layers, heads, _ = cache_dimensions(context.base.model)
-        return tensors, PrefixForm(layers=layers, heads=heads)
+        if not isinstance(context.base, Seq2Seq):
+            return tensors, PrefixForm(layers=layers, heads=heads)
+        return {"prefix": doubled(tensors["prefix"], layers)}, PrefixForm(
+            layers=2 * layers, heads=heads, in_decoder=True
+        )
+
+
+def _with_decoder(context: Context) -> Context:
+    """The context with a base that has the decoder too, where it has one; where there are labels, at their answer."""
+    if not isinstance(context.base, Seq2Seq) or context.task.kind == "generate":
+        return context
+    base = context.base.at_answer()
+    features = FeatureStore(base, context.task.truncation, context.fold.train, None)
+    return dataclasses.replace(context, base=base, features=features)
+
+
+def _probe_work(context: Context, config: PrefixTuningConfig) -> int:
+    """Of reading training rows where a head starts at vectors that the run does not have, those of the decoder."""
+    labels = isinstance(context.base, Seq2Seq) and context.task.kind != "generate"
+    return context.train_tokens if labels and config.head_init == "probe" else 0
 
 
 def start_tokens(context: Context, length: int) -> list[int]:

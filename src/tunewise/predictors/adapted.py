@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tunewise.adapters.files import load_adapter, save_adapter
+from tunewise.adapters.files import FEATURES, Use, load_adapter, save_adapter
+from tunewise.adapters.prefix import PrefixForm
 from tunewise.adapters.stack import Form
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
@@ -58,7 +59,7 @@ class AdaptedPredictor:
         """`tensors`: of one member with an `adapter`, else every weight of the base by name.
 
         `unit_length`: whether the head reads vectors scaled to length 1. `prompt`: what the base reads of a row; the
-        head then reads what it has where the answer to that stands.
+        head then reads what it has where the answer to that stands, as it does with an adapter of the decoder.
 
         Raises:
             ModelError: the tensors do not fit the base.
@@ -68,7 +69,7 @@ class AdaptedPredictor:
         self.weight_LH, self.bias_L = weight_LH.astype(np.float32), bias_L.astype(np.float32)
         self.tensors, self.adapter, self.unit_length = dict(tensors), adapter, unit_length
         self.thresholds, self.prompt = thresholds, prompt
-        if prompt is not None:
+        if prompt is not None or _in_decoder(adapter):
             if not isinstance(base, Asked):
                 raise ModelError(f"adapted: {base.info.name} gives no vectors that answers to prompts are read off.")
             self.base, base = base.origin, base.at_answer()
@@ -121,7 +122,9 @@ class AdaptedPredictor:
             whole = {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.tensors.items()}
             save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
         else:
-            save_adapter(self.tensors, self.adapter, folder / ADAPTER, base_name=info.name, revision=info.revision)
+            use = Use("SEQ_2_SEQ_LM") if _in_decoder(self.adapter) else FEATURES
+            where = folder / ADAPTER
+            save_adapter(self.tensors, self.adapter, where, base_name=info.name, revision=info.revision, use=use)
 
     @classmethod
     def load(cls, folder: Path, bases: Bases) -> Self:
@@ -153,6 +156,10 @@ class AdaptedPredictor:
             )
         except (OSError, SafetensorError, ModelError, KeyError, TypeError) as error:
             raise BundleError(f"adapted: {error} The bundle is damaged, or its base is another one.") from error
+
+
+def _in_decoder(adapter: Form | None) -> bool:
+    return isinstance(adapter, PrefixForm) and adapter.in_decoder
 
 
 def _measured(settings: Mapping[str, Any]) -> Prompt | None:

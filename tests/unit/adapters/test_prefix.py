@@ -346,7 +346,10 @@ def saved(tiny, folder, **values):
         ({"num_layers": 3}, "says `num_layers` 3, .* which does not go with 128 numbers a position"),
         ({"num_layers": None}, "says `num_layers` None"),
         ({"num_attention_heads": 5}, "`num_attention_heads` 5 and `token_dim` 32, which does not go"),
-        ({"num_transformer_submodules": 2}, "it was made for an encoder with a decoder"),
+        (
+            {"num_transformer_submodules": 3},
+            "submodules` 3; this kind of adapter is read where it is 1 or 2",
+        ),
     ],
 )
 def test_prefixes_that_cannot_be_meant_are_refused(tiny, tmp_path, values, sentence):

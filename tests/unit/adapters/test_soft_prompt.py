@@ -286,7 +286,10 @@ def saved(tiny, folder, **values):
         ({"num_virtual_tokens": 6}, r"says `num_virtual_tokens` 6, found 'prompt_embeddings' of shape \(5, 32\)"),
         ({"num_virtual_tokens": None}, r"says `num_virtual_tokens` None"),
         ({"token_dim": 33}, "says `token_dim` 33, found 32 numbers a token. Save the adapter again."),
-        ({"num_transformer_submodules": 2}, "it was made for an encoder with a decoder"),
+        (
+            {"num_transformer_submodules": 2},
+            r"submodules` 2; this kind of adapter is read where it is 1\.",
+        ),
     ],
 )
 def test_prompts_that_cannot_be_meant_are_refused(tiny, tmp_path, values, sentence):

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 from tunewise.adapters.bottleneck import adapted_layers
 from tunewise.adapters.ia3 import rescaled_layers
 from tunewise.adapters.lora import target_layers
+from tunewise.adapters.prefix import refusal
 from tunewise.errors import ConfigError, ModelError
 from tunewise.models.answers import scorer_of, writer_of
 from tunewise.models.generate import Decoding
@@ -263,3 +264,4 @@ def test_their_kin_score_and_write_as_transformers_does(architecture: str, tmp_p
     assert target_layers(base.model, "feedforward")
     assert rescaled_layers(base.model)
     assert adapted_layers(base.model, "houlsby")
+    assert refusal(base.for_texts().model) is None, "a prefix goes into the decoder"
