@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tunewise.adapters.stack import Form
+from tunewise.config import Task, from_plain
 from tunewise.errors import ConfigError, DataError, ModelError, PromptError
 from tunewise.methods.asking import SAMPLED, PromptConfig, decoding_of, prompt_of
 from tunewise.methods.base import Context
@@ -49,7 +50,7 @@ def cannot_learn(rung: str, context: Context) -> str | None:
     if not base.end_ids:
         return f"{rung}: {base.info.name} has no token that ends a text, so it cannot learn where an answer ends"
     try:
-        few = _asked(context, PromptConfig()).requests(_sample(context.fold.train))
+        few = _asked(context, prompt_for(rung, context.task)).requests(_sample(context.fold.train))
     except (PromptError, ModelError) as error:
         return str(error)
     if not any(_can_be_learnt(base, request) for request in few):
@@ -62,14 +63,23 @@ def _sample(train: Sequence[Example]) -> Sequence[Example]:
     return train[:: max(1, len(train) // SAMPLED)][:SAMPLED]
 
 
-def as_read(context: Context) -> Context:
-    """The context with as many tokens as there are where rows are prompts with their answers, by a sample."""
+def prompt_for(rung: str, task: Task) -> PromptConfig:
+    """How the task wants rows put to the base where this rung learns to write."""
+    own = task.settings.get(rung, {}).get("prompt")
+    return from_plain(PromptConfig, own, where=f"settings.{rung}.prompt") if own else PromptConfig()
+
+
+def as_read(context: Context, said: PromptConfig | None = None) -> Context:
+    """The context with as many tokens as there are where rows are prompts with their answers, by a sample.
+
+    `said`: how rows are put to the base; None: as the task says.
+    """
     base, fold = context.base, context.fold
     if context.task.kind != "generate" or not isinstance(base, WritingBase) or not fold.train:
         return context
     few = _sample(fold.train)
     try:
-        asked = _asked(context, PromptConfig())
+        asked = _asked(context, said or PromptConfig())
         read = sum(len(request.read) for request in asked.requests(few) if request is not None) / len(few)
         answered = asked.tokens(few) / len(few)
     except (PromptError, ModelError):

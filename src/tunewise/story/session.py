@@ -24,9 +24,9 @@ from tunewise.evaluation.metrics.own import load_own
 from tunewise.evaluation.ordinal import check_order
 from tunewise.evaluation.several import threshold_note
 from tunewise.methods import get_method, in_order
-from tunewise.methods.asking import check_prompt, label_notes, rendering_note, unused_prompt
+from tunewise.methods.asking import PromptConfig, check_prompt, label_notes, rendering_note, unused_prompt
 from tunewise.methods.base import Context, Fold, default_of, skip_reason
-from tunewise.methods.writing import as_read
+from tunewise.methods.writing import as_read, prompt_for
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder, answering
 from tunewise.models.load import load_base
@@ -78,8 +78,8 @@ class Session:
     tokens: dict[str, dict[str, Any]]
     speeds: dict[str, Speed]
     purse: Purse
-    read: dict[str, Context] = field(default_factory=dict)
-    """By base, a context with the tokens that there are where rows are prompts with their answers."""
+    read: dict[tuple[str, PromptConfig], Context] = field(default_factory=dict)
+    """By base and prompt, a context with the tokens that there are where rows are prompts with their answers."""
     openings: int | None = None
     """Of this held_out by runs of this user, once it was opened."""
 
@@ -99,9 +99,10 @@ class Session:
             seconds_per_work=speed.seconds_per_work,
             several=self.data.several,
         )
-        if base not in self.read:
-            self.read[base] = as_read(context)
-        read = self.read[base]
+        said = prompt_for(method, self.task)
+        if (base, said) not in self.read:
+            self.read[base, said] = as_read(context, said)
+        read = self.read[base, said]
         return dataclasses.replace(
             context,
             train_tokens=read.train_tokens,

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tunewise.config import Budget, DataConfig, Task, from_plain
+from tunewise.config import Budget, DataConfig, PromptTask, Task, from_plain
 from tunewise.errors import ConfigError, DataError
 from tunewise.methods import get_method
 from tunewise.methods.asking import PromptConfig, asking
 from tunewise.methods.base import Context, Fold, default_of
-from tunewise.methods.writing import WritingBench, as_read, bench_for
+from tunewise.methods.writing import WritingBench, as_read, bench_for, cannot_learn
 from tunewise.methods.zero_shot import ZeroShotConfig
 from tunewise.models.embed import FeatureStore
 from tunewise.models.load import load_base
@@ -85,6 +85,13 @@ def test_another_prompt_of_a_rung_is_learnt_and_served(base: Any) -> None:
     assert first is not None
     assert base.tokenizer.decode(first.context).endswith("So:")
     assert made.said == PromptConfig(lead="\nSo:")
+
+
+def test_whether_a_rung_can_learn_is_judged_by_its_own_prompt(base: Any) -> None:
+    long = PromptTask(lead="the card was stolen " * 400)
+    context = context_of(base, prompt=long, settings={"lora": {"prompt": {"lead": "\nSo:"}}})
+    assert "take more than the" in (cannot_learn("bitfit", context) or "")
+    assert cannot_learn("lora", context) is None
 
 
 def test_answers_that_do_not_fit_or_say_nothing_are_left_out_and_counted(base: Any) -> None:

@@ -1,0 +1,68 @@
+"""What is expected of a run before it begins."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunewise.config import Budget, DataConfig, Task
+from tunewise.data.load import load_data
+from tunewise.methods.base import Fold
+from tunewise.models.embed import FeatureStore
+from tunewise.models.load import load_base
+from tunewise.models.tiny_causal import tiny_causal
+from tunewise.runs import Run
+from tunewise.search.budget import Clock, Purse
+from tunewise.search.calibrate import Speed
+from tunewise.search.watch import Quiet
+from tunewise.story.session import Session
+
+ROWS = [{"text": f"the card number {i}", "answer": f"card {i}"} for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Any:
+    return load_base(str(tiny_causal(tmp_path_factory.mktemp("base"))), device="cpu", dtype="float32")
+
+
+def session_of(base: Any, folder: Path, rows: list[dict[str, str]] = ROWS, **task: Any) -> Session:
+    """A sitting on texts to be written, as it stands before the climb."""
+    asked = Task(
+        name="t",
+        kind="generate",
+        metric="chrf",
+        data=DataConfig(train=rows),
+        input=("text",),
+        target="answer",
+        models=("b",),
+        dtype="float32",
+        budget=Budget(work=10**8),
+        truncation="keep_start",
+        **task,
+    )
+    data = load_data(asked)
+    return Session(
+        task=asked,
+        run=Run.create(folder),
+        clock=Clock(),
+        watcher=Quiet(),
+        data=data,
+        bases={"b": base},
+        stores={"b": FeatureStore(base, "keep_start", (), None)},
+        folds=(Fold(train=data.train, race=data.dev),),
+        choose=data.dev,
+        findings=[],
+        tokens={"b": {"train": 400, "race": 100, "lengths": [], "note": "", "too_long": 0}},
+        speeds={"forward b": Speed(seconds_per_work=1e-3, memory_bytes=0)},
+        purse=Purse(total=10**8, trials=None, rates={}),
+    )
+
+
+def test_a_rungs_own_prompt_is_what_its_work_is_counted_by(base: Any, tmp_path: Path) -> None:
+    long = "\nthe card was stolen and the film was never dull, so what is there to say of it today?"
+    session = session_of(base, tmp_path / "run", settings={"lora": {"prompt": {"lead": long}}})
+    plain, own = session.context("b", "bitfit", 0), session.context("b", "lora", 0)
+    rows = len(session.data.train)
+    more = len(base.text_ids([long])[0]) - len(base.text_ids(["\nAnswer:"])[0])
+    assert own.train_tokens - plain.train_tokens == pytest.approx(more * rows, rel=0.1)
+    assert own.answering_tokens > plain.answering_tokens
