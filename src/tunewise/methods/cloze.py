@@ -17,7 +17,7 @@ from tunewise.methods.few_shot import drawn
 from tunewise.methods.lora import Lora, LoraConfig
 from tunewise.methods.stacked import StackedMethod
 from tunewise.methods.top_layers import with_kept_states
-from tunewise.methods.trained import Bench, Finished, LabelBench, TrainedConfig, nothing_to_learn, trained_cost
+from tunewise.methods.trained import Bench, Finished, LabelBench, TrainedConfig, nothing_to_learn, numbers_of, trained_cost
 from tunewise.methods.verbalizer import found_words, read_rows
 from tunewise.models.asked import Asked, common_start
 from tunewise.models.encoder import Encoder
@@ -279,7 +279,7 @@ def _drawn(context: Context, prompt: Prompt) -> tuple[tuple[Demonstration, ...],
 
 def _cost_of_all(context: Context, config: ClozeConfig) -> Cost:
     """Of a candidate that trains every weight, or those of the top blocks."""
-    numbers, top = context.base.info.parameters, config.top_layers
+    numbers, top = numbers_of(context.base), config.top_layers
     if top is not None:
         upper = LowerBlocks(context.base, top).upper(context.base.model)
         numbers = sum(own.numel() for _, block in upper for own in block.parameters())

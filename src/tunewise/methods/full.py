@@ -13,6 +13,7 @@ from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Sp
 from tunewise.methods.top_layers import TopLayersConfig, lower_blocks, on_share, with_kept_states
 from tunewise.methods.trained import (
     TrainedBracket,
+    numbers_of,
     trained_cost,
     with_epochs,
 )
@@ -98,7 +99,7 @@ class Full:
         return [dataclasses.replace(default, **values) for values in space.ask(searched, n)]
 
     def cost(self, context: Context, config: FullConfig) -> Cost:
-        numbers, kept_layers = context.base.info.parameters, None
+        numbers, kept_layers = numbers_of(context.base), None
         if config.top_layers is not None:
             upper = LowerBlocks(context.base, config.top_layers).upper(context.base.model)
             numbers = sum(own.numel() for _, block in upper for own in block.parameters())

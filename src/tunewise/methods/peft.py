@@ -25,6 +25,7 @@ from tunewise.methods.trained import (
     Bench,
     TrainedBracket,
     TrainedConfig,
+    numbers_of,
     trained_cost,
     with_epochs,
 )
@@ -125,7 +126,7 @@ class Peft:
             config,
             work_per_token=WORK_ADAPTER,
             adapted_numbers=self._rehearse(context, config).trained_numbers,
-            copied_numbers=context.base.info.parameters,
+            copied_numbers=numbers_of(context.base),
         )
 
     def open(self, context: Context, configs: Sequence[PeftRungConfig]) -> Bracket:

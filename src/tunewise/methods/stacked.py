@@ -18,6 +18,7 @@ from tunewise.methods.trained import (
     TrainedBracket,
     TrainedConfig,
     choose_population,
+    numbers_of,
     trained_cost,
     with_epochs,
 )
@@ -118,7 +119,7 @@ class StackedMethod(ABC):
             config,
             work_per_token=WORK_ADAPTER,
             adapted_numbers=sum(prod(shape) for shape in shapes.values()),
-            copied_numbers=context.base.info.parameters,
+            copied_numbers=numbers_of(context.base),
             kept_layers=top_layers(config),
         )
         return with_kept_states(whole, context, config)

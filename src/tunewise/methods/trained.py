@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tunewise.adapters.stack import Form, NotStackable
 from tunewise.errors import ConfigError, NotEnoughMemory, RunError
@@ -19,6 +19,7 @@ from tunewise.methods.asking import PromptConfig
 from tunewise.methods.base import Context
 from tunewise.methods.linear_probe import fit_head
 from tunewise.models.encoder import Encoder
+from tunewise.models.seq2seq import EncoderDecoder
 from tunewise.predictors.adapted import AdaptedPredictor
 from tunewise.predictors.base import Predictor
 from tunewise.predictors.several import from_logits
@@ -33,6 +34,9 @@ from tunewise.training.population import HeadStart, Population, split_head
 from tunewise.training.precision import cast_base, working_dtype
 from tunewise.training.rows import Rows, balanced_weights
 from tunewise.types import Cost, Curve, Example, Prediction
+
+DECODER_LAYER = 1.4
+"""What a layer that also looks at an encoder keeps for the backward pass, of what one that does not keeps."""
 
 Build = Callable[[Sequence[int]], Loop]
 """A loop of the configs with these indices, which have one structure."""
@@ -332,7 +336,6 @@ def trained_cost(
     `kept_layers`: how many layers keep what the backward pass needs (None: all).
     """
     info = context.base.info
-    layers = int(getattr(context.base.model.config, "num_hidden_layers", 12))
     head = len(context.labels) * (info.hidden_size + 1)
     expected = estimate(
         info,
@@ -340,7 +343,7 @@ def trained_cost(
         train_tokens=context.train_tokens,
         race_tokens=context.watched_tokens,
         work_per_token=work_per_token,
-        layers=layers if kept_layers is None else kept_layers,
+        layers=_layers(context.base.model) if kept_layers is None else kept_layers,
         kept_numbers=adapted_numbers + head,
         copied_numbers=copied_numbers,
         bytes_per_number=working_dtype(context.task.dtype, context.base).itemsize,
@@ -353,6 +356,25 @@ def trained_cost(
         trainable_parameters=adapted_numbers + head,
         fits=_fits(config.rung, expected.memory_bytes),
     )
+
+
+def numbers_of(base: Encoder) -> int:
+    """Weights of the base that are trained or adapted: of an encoder-decoder whose encoder alone reads, that one's."""
+    if base.info.family != "seq2seq":
+        return base.info.parameters
+    return sum(weight.numel() for weight in base.model.parameters())
+
+
+def _layers(model: nn.Module) -> float:
+    """Layers that keep what the backward pass needs of a token; in an encoder-decoder it passes one of the two."""
+    pair = next((module for module in model.modules() if isinstance(module, EncoderDecoder)), None)
+    if pair is None:
+        return float(getattr(model.config, "num_hidden_layers", 12))
+    encoder, decoder = (
+        max(len(part) for part in stack.children() if isinstance(part, nn.ModuleList))
+        for stack in (pair.encoder, pair.decoder)
+    )
+    return max(float(encoder), DECODER_LAYER * decoder)
 
 
 def _fits(rung: str, memory_bytes: int) -> str | None:
