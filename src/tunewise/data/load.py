@@ -53,6 +53,18 @@ class Data:
     """Whether dev was given, rather than split off train."""
     kind: Kind = "classify"
 
+    @property
+    def expected_held_out(self) -> int:
+        """Rows of held_out, or, of a file that is still sealed, about how many; half as many as there are others.
+
+        Of texts to be written, rows with the same input are one.
+        """
+        known = self.held_out.n or self.held_out.about
+        if known:
+            return known
+        train = together(self.train) if self.kind == "generate" else self.train
+        return (len(train) + len(self.dev)) // 2
+
 
 def load_data(task: Task) -> Data:
     """The task's examples, split and checked; held_out stays sealed.
@@ -114,7 +126,8 @@ def _to_write(
     """The same for texts to be written: every right answer is learnt from, and dev has one row for each input."""
     rows, train = train, apart(train)
     inputs, dev = dev, together(dev)
-    seal = held_out or _sealed_source(task, columns, None, len(table))
+    # where several rows of train have one input, so have those of held_out
+    seal = held_out or _sealed_source(task, columns, None, round(len(table) * len(together(rows)) / len(rows)))
     notes += [*said_apart("train", rows, train), *said_together("dev", inputs, dev), *_few_targets(train)]
     notes.append(f"{_counts(train, dev, seal)}; texts to be written.")
     return Data(
@@ -354,7 +367,7 @@ def _as_they_are(part: Examples) -> tuple[Examples, tuple[str, ...]]:
 
 
 def _sealed_source(task: Task, columns: Columns, labels: Sequence[str] | None, train_rows: int) -> Sealed:
-    """`labels` are those of train; None where texts are to be written."""
+    """`labels` are those of train; None where texts are to be written. `train_rows`: of train's file, as measured."""
     source = task.data.held_out
     fingerprint = _fingerprint(task, source)
     name = Path(source).name if isinstance(source, (str, Path)) else f"the {type(source).__name__} given as held_out"

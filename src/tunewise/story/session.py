@@ -395,10 +395,9 @@ def finish_seconds(session: Session) -> float:
     Where held_out is a file it is not opened to be counted: its size tells about how many rows it has, or it is taken
     to have half as many as train and dev.
     """
-    rows, held_out = len(session.data.train) + len(session.data.dev), session.data.held_out
     # of folds, what is chosen by was answered while they raced
     to_choose_by = len(session.choose) if len(session.folds) == 1 else 0
-    to_read = to_choose_by + (held_out.n or held_out.about or rows // 2)
+    to_read = to_choose_by + session.data.expected_held_out
     total = FINISH_SECONDS + FINISH_SECONDS_PER_RUNG * len(session.methods) * len(session.bases)
     for base, counted in session.tokens.items():
         per_row = (counted["train"] + counted["race"]) / max(

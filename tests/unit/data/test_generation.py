@@ -57,6 +57,29 @@ def test_references_and_turns_are_part_of_the_digest():
     assert len({digest(**more) for more in different}) == len(different)
 
 
+def written(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("layout", ["eight rows", "a list of eight"])
+@pytest.mark.parametrize("by", ["size", "half of the others"])
+def test_a_sealed_held_out_is_expected_to_have_as_many_inputs_as_will_be_answered(tmp_path, layout, by):
+    def rows(n: int, start: int) -> list[dict]:
+        texts = [f"read number {i:05}" for i in range(start, start + n)]
+        if layout == "a list of eight":
+            return [{"source": text, "target": [f"write {text} {k}" for k in range(8)]} for text in texts]
+        return [{"source": text, "target": f"write {text} {k}"} for text in texts for k in range(8)]
+
+    train = written(tmp_path / "train.jsonl", rows(60, 0))
+    sealed = rows(30, 500)
+    held_out = written(tmp_path / "held.jsonl", sealed) if by == "size" else sealed
+    data = load_data(Task.from_dict({"data": {"train": train, "held_out": held_out}, "kind": "generate"}))
+    assert data.held_out.opened == 0
+    assert data.expected_held_out == pytest.approx(30, rel=0.05)
+    assert len(data.held_out.open()) == 30
+
+
 @pytest.mark.parametrize(
     ("source", "target"),
     [
