@@ -17,7 +17,15 @@ from tunewise.methods.few_shot import drawn
 from tunewise.methods.lora import Lora, LoraConfig
 from tunewise.methods.stacked import StackedMethod
 from tunewise.methods.top_layers import with_kept_states
-from tunewise.methods.trained import Bench, Finished, LabelBench, TrainedConfig, nothing_to_learn, numbers_of, trained_cost
+from tunewise.methods.trained import (
+    Bench,
+    Finished,
+    LabelBench,
+    TrainedConfig,
+    nothing_to_learn,
+    numbers_of,
+    trained_cost,
+)
 from tunewise.methods.verbalizer import found_words, read_rows
 from tunewise.models.asked import Asked, common_start
 from tunewise.models.encoder import Encoder

@@ -81,6 +81,8 @@ class Retrieval:
     }
     trained = False
     asks = True
+    shows_similar = True
+    """It looks up vectors of the frozen base where texts are written, too."""
     several = True
     default_share = 0.0
 

@@ -24,7 +24,11 @@ def make_plan(
     purse: Purse,
 ) -> list[PlanRow]:
     """One row per rung and base, in the order they are tried."""
-    rows = [_features(base, context_of(base, methods[0], 0), speeds) for base in bases]
+    rows = [
+        _features(base, context_of(base, methods[0], 0), speeds)
+        for base in bases
+        if looks_up_vectors(methods, base, context_of)
+    ]
     left = float("inf") if purse.total is None else SEARCH_SHARE * purse.total
     planned = 0.0
     trained = [name for name in methods if get_method(name).trained]
@@ -64,6 +68,14 @@ def make_plan(
     return _within_trials(
         [_with_bracket(row, rows, trained, left, purse, context_of) for row in rows], purse.trials_left
     )
+
+
+def looks_up_vectors(methods: Sequence[str], base: str, context_of: Callable[[str, str, int], Context]) -> bool:
+    """Whether rungs read vectors of this frozen base: with labels they do, where texts are written only some."""
+    if context_of(base, methods[0], 0).task.kind == "classify":
+        return True
+    showing = [name for name in methods if getattr(get_method(name), "shows_similar", False)]
+    return any(skip_reason(get_method(name), context_of(base, name, 0)) is None for name in showing)
 
 
 def _not_tried(method: str, base: str, reason: str) -> PlanRow:

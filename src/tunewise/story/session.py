@@ -38,7 +38,7 @@ from tunewise.search.budget import Clock, Purse, work_of
 from tunewise.search.calibrate import Speed, forward_speed, rehearse
 from tunewise.search.climb import in_turn
 from tunewise.search.finalists import clusters_of
-from tunewise.search.plan import make_plan
+from tunewise.search.plan import looks_up_vectors, make_plan
 from tunewise.search.prior import check_folder
 from tunewise.search.trial import Arena, Stopper
 from tunewise.search.watch import PlanRow, Watcher
@@ -343,7 +343,8 @@ def _measure_machine(session: Session) -> None:
     )
     session.purse = Purse(total=raw["work"], trials=task.budget.trials, rates=raw["rates"])
     for base, counted in session.tokens.items():
-        session.purse.pay("forward", base, counted["train"] + counted["race"], candidates=0)
+        if looks_up_vectors(session.methods, base, session.context):
+            session.purse.pay("forward", base, counted["train"] + counted["race"], candidates=0)
 
 
 def plan_rows(session: Session) -> list[PlanRow]:
@@ -399,7 +400,11 @@ def finish_seconds(session: Session) -> float:
     to_choose_by = len(session.choose) if len(session.folds) == 1 else 0
     to_read = to_choose_by + session.data.expected_held_out
     total = FINISH_SECONDS + FINISH_SECONDS_PER_RUNG * len(session.methods) * len(session.bases)
+    unread = [0.0]
     for base, counted in session.tokens.items():
+        if not looks_up_vectors(session.methods, base, session.context):
+            seconds_per_token = session.speeds[f"forward {base}"].seconds_per_work
+            unread.append((counted["train"] + counted["race"]) * seconds_per_token)
         per_row = (counted["train"] + counted["race"]) / max(
             1, len(session.folds[0].train) + len(session.folds[0].race)
         )
@@ -417,4 +422,4 @@ def finish_seconds(session: Session) -> float:
             elif getattr(method, "asks", False):
                 asked = method.cost(context, default_of(method, context)).work / max(1, len(context.fold.race))
                 total += to_read * asked * session.speeds[f"forward {base}"].seconds_per_work
-    return total
+    return total + max(unread)

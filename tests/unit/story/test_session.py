@@ -15,7 +15,7 @@ from tunewise.runs import Run
 from tunewise.search.budget import Clock, Purse
 from tunewise.search.calibrate import Speed
 from tunewise.search.watch import Quiet
-from tunewise.story.session import Session
+from tunewise.story.session import Session, _measure_machine, finish_seconds, plan_rows
 
 ROWS = [{"text": f"the card number {i}", "answer": f"card {i}"} for i in range(40)]
 
@@ -66,3 +66,22 @@ def test_a_rungs_own_prompt_is_what_its_work_is_counted_by(base: Any, tmp_path: 
     more = len(base.text_ids([long])[0]) - len(base.text_ids(["\nAnswer:"])[0])
     assert own.train_tokens - plain.train_tokens == pytest.approx(more * rows, rel=0.1)
     assert own.answering_tokens > plain.answering_tokens
+
+
+@pytest.mark.parametrize(("rung", "read"), [("zero_shot", False), ("retrieval", True)])
+def test_vectors_are_planned_and_paid_for_where_a_rung_reads_them(
+    base: Any, tmp_path: Path, rung: str, read: bool
+) -> None:
+    session = session_of(base, tmp_path / "run", methods=("majority", rung))
+    _measure_machine(session)
+    assert session.purse.spent == (500 if read else 0)
+    assert [row.method for row in plan_rows(session)] == [*(["features"] if read else []), "majority", rung]
+
+
+def test_vectors_that_no_rung_reads_are_read_by_the_report(base: Any, tmp_path: Path) -> None:
+    def seconds(tokens: int) -> float:
+        session = session_of(base, tmp_path / str(tokens), methods=("majority",))
+        session.tokens["b"]["train"] = tokens
+        return finish_seconds(session)
+
+    assert seconds(5000) - seconds(400) == pytest.approx(4.6)
