@@ -1,5 +1,6 @@
 """The bases before they have learnt anything: one architecture of transformers for each family, in two sizes."""
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 Size = Literal["toy", "small", "large"]
 """small: 4 to 5 million weights, for a CPU; large: about 9 million, for a GPU; toy: for tests."""
+LAST_OF_A_LAYER = re.compile(r"\.(o_proj|down_proj|Wo|o|wo)\.weight$")
+"""Of attention and of what follows it, as Qwen3, ModernBERT and T5 name them."""
 SHAPES: dict[Size, dict[str, int]] = {
     "toy": {"hidden": 32, "layers": 2, "heads": 2, "inner": 64},
     "small": {"hidden": 192, "layers": 6, "heads": 6, "inner": 512},
@@ -20,11 +23,15 @@ SHAPES: dict[Size, dict[str, int]] = {
 
 
 def fresh(family: Family, size: Size, *, seed: int, vocabulary: int = VOCABULARY) -> "PreTrainedModel":
-    """Llama's decoder, ModernBERT's encoder or T5's both, with random weights; one table of tokens reads and writes."""
+    """Qwen3's decoder, ModernBERT's encoder or T5's both, with random weights; one table of tokens reads and writes.
+
+    What a layer adds to its input is zero at first (as in Zhang et al. 2019, "Fixup Initialization", arXiv 1901.09321),
+    which is learnt from faster.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
     kinds: dict[Family, tuple[str, Any]] = {
-        "causal": ("llama", AutoModelForCausalLM),
+        "causal": ("qwen3", AutoModelForCausalLM),
         "masked": ("modernbert", AutoModelForMaskedLM),
         "seq2seq": ("t5", AutoModelForSeq2SeqLM),
     }
@@ -41,6 +48,10 @@ def fresh(family: Family, size: Size, *, seed: int, vocabulary: int = VOCABULARY
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: PreTrainedModel = kind.from_config(config)
+    with torch.no_grad():
+        for name, own in model.named_parameters():
+            if LAST_OF_A_LAYER.search(name):
+                own.zero_()
     return model
 
 
@@ -67,6 +78,6 @@ def _settings(family: Family, shape: dict[str, int]) -> dict[str, Any]:
         "max_position_embeddings": LENGTH,
     }
     if family == "causal":
-        return settings
+        return {**settings, "num_key_value_heads": heads, "head_dim": hidden // heads}
     ends = {"cls_token_id": IDS[BOS], "sep_token_id": IDS[EOS]}
     return {**settings, **ends, "global_attn_every_n_layers": 3, "local_attention": 128, "sparse_prediction": True}

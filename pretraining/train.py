@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from tunewise.training.checkpoint import load_checkpoint, save_checkpoint
 from tunewise.training.flat import Flat, Group
 from tunewise.training.loop import Loop, Plan
 from tunewise.training.objective import Part, Settings
+from tunewise.training.optimizer import ScheduleName
 from tunewise.training.population import WORK_FULL
 
 ON_DEV = -1
@@ -51,20 +52,28 @@ ON_DEV = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a base is trained; AdamW, a short warm-up and a cosine to zero."""
+    """How a base is trained: AdamW, a short warm-up, and then as `schedule` says.
+
+    A training whose end is not known yet is `constant`, and another that goes on from it falls to zero, `linear` (Hu et
+    al. 2024, "MiniCPM", arXiv 2404.06395, section 4: warm-up, stable, decay).
+    """
 
     family: Family
     size: Size = "small"
     epochs: float = 4.0
-    batch_rows: int = 32
+    schedule: ScheduleName = "cosine"
+    after: str | None = None
+    """The folder of a training whose newest weights this one starts with, in place of random ones."""
+    batch_rows: int = 2
+    """Few, so that a step comes often: on a CPU it is tokens that are dear."""
     length: int = LENGTH
     answer_length: int = 160
     """Of a task, for a decoder."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 0.1
-    warmup_share: float = 0.02
+    warmup_steps: int = 200
     evaluations: int = 20
-    dev_rows: int = 64
+    dev_rows: int = 32
     seed: int = 0
     slices: int = 50
     """Checkpoints, at even distances."""
@@ -227,11 +236,15 @@ def train(recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, *, device: s
         seed=recipe.seed,
         evaluations=recipe.evaluations,
         patience=recipe.evaluations + 1,  # a cosine is followed to its end
-        schedule="cosine",
+        schedule=recipe.schedule,
     )
     own = Settings(
-        learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay, warmup_share=recipe.warmup_share
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        warmup_share=min(0.5, recipe.warmup_steps / plan.horizon(objective.train.sizes.rows)),
     )
+    if recipe.after is not None:
+        population.flat.values_PN.copy_(newest(Path(recipe.after))["values_PN"])
     loop = Loop(population, objective, plan, [own])  # type: ignore[arg-type]  # it asks for no vectors of texts
     run_to_end(loop, out / "checkpoints", recipe.slices)
     [member] = loop.members
@@ -249,6 +262,14 @@ def train(recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, *, device: s
     }
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
+
+
+def newest(out: Path) -> Mapping[str, Tensor]:
+    """What the newest checkpoint of a training holds."""
+    found = load_checkpoint(out / "checkpoints", print)
+    if found is None:
+        raise SystemExit(f"pretraining: {out} has no checkpoint to start from; train there first.")
+    return found[1]
 
 
 def run_to_end(loop: Loop, checkpoints: Path, slices: int) -> None:
@@ -276,6 +297,8 @@ def main() -> None:
     parser.add_argument("family", choices=("causal", "masked", "seq2seq"))
     parser.add_argument("--size", choices=("toy", "small", "large"), default=Recipe.size)
     parser.add_argument("--epochs", type=float, default=Recipe.epochs)
+    parser.add_argument("--schedule", choices=get_args(ScheduleName), default=Recipe.schedule)
+    parser.add_argument("--after", help="the folder of a training to start from")
     parser.add_argument("--batch-rows", type=int, default=Recipe.batch_rows)
     parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
@@ -287,6 +310,8 @@ def main() -> None:
         family=given.family,
         size=given.size,
         epochs=given.epochs,
+        schedule=given.schedule,
+        after=given.after,
         batch_rows=given.batch_rows,
         learning_rate=given.learning_rate,
         seed=given.seed,

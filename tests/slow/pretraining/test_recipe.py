@@ -1,5 +1,6 @@
 """The recipe at a toy size, from sources to batches and the 5-gram: the same bytes twice, and nothing measured on."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretraining import corpus, ngram, pack, tokenizer, train
+from pretraining import corpus, measure, ngram, pack, tokenizer, train
 from pretraining.debian import Unpacked
 from pretraining.documents import Document, Pair, held_out
 from pretraining.sources import Places, Source
@@ -106,7 +107,9 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         == sum(manifest["parts"]["train"]["by_source"].values())
     )
     assert len(shard) == len(learnt_from)
-    measured = ngram.measure(tokens, guesses=50)["parts"]
+    grams = ngram.measure(tokens, guesses=50)
+    (tokens / "ngram.json").write_text(json.dumps(grams), "utf-8")
+    measured = grams["parts"]
     uniform = np.log2(450) / learnt["held_out"]["docs"]["bytes_per_token"]
     assert measured["docs"]["bits_per_byte"] < 0.6 * uniform
     assert measured["docs"]["masked_tokens_5gram"] >= measured["docs"]["masked_tokens_unigram"]
@@ -125,6 +128,30 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         train.train(recipe, tokens, tmp_path / "tokenizer", folder)
         assert digests(folder)["model.safetensors"] == weights
         assert load_base(str(folder)).info.family == family
+        found = measure.measure(folder, tokens, tmp_path / "a", against=tmp_path / "causal")["parts"]["docs"]
+        if family == "causal":
+            bits = found["bits_per_byte"]
+            assert bits["base"] == bits["against"] < 0.8 * uniform
+            assert bits["5-gram"] == measured["docs"]["bits_per_byte"]
+        else:
+            [(kind, share)] = found.items()
+            assert kind == {"masked": "masked_tokens", "seq2seq": "spans_of_3"}[family]
+            assert 0 <= share["base"] <= 1
+
+    # what was trained with a constant rate goes on from its newest weights to a rate of zero
+    stable = dataclasses.replace(recipe, family="causal", schedule="constant", epochs=1)
+    train.train(stable, tokens, tmp_path / "tokenizer", tmp_path / "stable")
+    decay = dataclasses.replace(
+        stable, schedule="linear", after=str(tmp_path / "stable"), warmup_steps=1, evaluations=4
+    )
+    begun, ended = (
+        train.train(each, tokens, tmp_path / "tokenizer", tmp_path / name)["dev"][1]
+        for each, name in ((stable, "again"), (decay, "decay"))
+    )
+    assert ended[0] < begun[0]
+    assert ended[-1] < begun[-1]
+    with pytest.raises(SystemExit, match="no checkpoint to start from"):
+        train.train(dataclasses.replace(decay, after=str(tmp_path)), tokens, tmp_path / "tokenizer", tmp_path / "none")
 
 
 def _not_again(places: Places):
