@@ -10,6 +10,7 @@ import torch
 
 from tunewise.errors import ModelError
 from tunewise.models.encoder import BaseInfo, Pooling
+from tunewise.models.tokenizer_files import tokenizer_digest
 
 POOLINGS: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
@@ -51,6 +52,7 @@ def describe_folder(
         family=family,
         revision=revision,
         sha256=_digest(files),
+        tokenizer_sha256=tokenizer_digest(folder),
         architecture=str(config.model_type),
         hidden_size=int(config.hidden_size),
         max_tokens=_max_tokens(config, folder),

@@ -45,6 +45,8 @@ class BaseInfo:
     revision: str | None
     sha256: str
     """Of the weight file; of several files, the digest of their digests in order of name."""
+    tokenizer_sha256: str
+    """Of what says how it reads texts."""
     architecture: str
     hidden_size: int
     max_tokens: int

@@ -162,7 +162,7 @@ def load_bundle(
     """The bundle, with every hash verified and (where `check`) its probes answered again.
 
     `dtype` "auto" is the format it was measured in. `base` is used instead of the one that the manifest names; it must
-    have the same weights.
+    have the same weights and tokenizer.
 
     Raises:
         BundleError: a file, the base or an answer is not what it was; the message says which.
@@ -175,8 +175,7 @@ def load_bundle(
         base = base or _load_base(
             folder, record, device=device, dtype=dtype, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code
         )
-        if base.info.sha256 != record.sha256:
-            raise _other_base(folder, record, base.info)
+        _check_base(folder, record, base.info)
     predictor = load_predictor(folder / PREDICTOR, lambda name: _the_base(base, name))
     if predictor.kind != manifest.predictor or tuple(predictor.labels) != manifest.labels:
         raise BundleError(f"{folder}: the predictor is not the one that the manifest describes.")
@@ -283,6 +282,7 @@ def _record(base: Encoder) -> BaseRecord:
         path=info.path if local else None,
         revision=info.revision,
         sha256=info.sha256,
+        tokenizer_sha256=info.tokenizer_sha256,
         family=info.family,
         architecture=info.architecture,
         pooling=info.pooling,
@@ -296,19 +296,25 @@ def _load_base(folder: Path, record: BaseRecord, *, device: str, dtype: str, **s
     try:
         # described first: a base with other weights need not even fit its own config
         info = describe_base(name, revision=revision, **safety)
-        if info.sha256 != record.sha256:
-            raise _other_base(folder, record, info)
+        _check_base(folder, record, info)
         wanted = record.dtype if dtype == "auto" else dtype
         return load_base(name, device=device, dtype=wanted, revision=revision, **safety)
     except ModelError as error:
         raise BundleError(f"{folder}: the base it answers with cannot be used. {error}") from error
 
 
-def _other_base(folder: Path, record: BaseRecord, info: BaseInfo) -> BundleError:
-    return BundleError(
-        f"{folder}: it was made on {record.name} with weights {record.sha256[:12]}…, but {info.path} has "
-        f"{info.sha256[:12]}…. Use the same revision of the base."
-    )
+def _check_base(folder: Path, record: BaseRecord, info: BaseInfo) -> None:
+    """Raises BundleError where the base has other weights, or reads texts by another tokenizer."""
+    if info.sha256 != record.sha256:
+        raise BundleError(
+            f"{folder}: it was made on {record.name} with weights {record.sha256[:12]}…, but {info.path} has "
+            f"{info.sha256[:12]}…. Use the same revision of the base."
+        )
+    if record.tokenizer_sha256 not in (None, info.tokenizer_sha256):
+        raise BundleError(
+            f"{folder}: it was made on {record.name} with another tokenizer than {info.path} has now, so that texts "
+            "would be read otherwise. Use the same revision of the base, with the files of its tokenizer."
+        )
 
 
 def _the_base(base: Encoder | None, name: str) -> Encoder:

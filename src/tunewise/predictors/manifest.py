@@ -12,7 +12,9 @@ from tunewise.config import Truncation
 from tunewise.errors import BundleError, ConfigError
 from tunewise.types import Kind, to_plain
 
-VERSION = 1
+VERSION = 2
+READ = (1, VERSION)
+"""Formats that can be read: the first said nothing of tokenizers."""
 MANIFEST = "manifest.json"
 
 
@@ -30,6 +32,8 @@ class BaseRecord:
     pooling: str
     dtype: str
     """The number format the answers were measured in."""
+    tokenizer_sha256: str | None = None
+    """None in bundles of the first format."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +65,12 @@ class Manifest:
     @property
     def digest(self) -> str:
         """Of everything above, and through `files` of every byte of the bundle."""
-        return hashlib.sha256(json.dumps(to_plain(self), sort_keys=True, allow_nan=False).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(_plain(self), sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def to_text(manifest: Manifest) -> str:
     """The content of manifest.json; to the byte the same for the same manifest."""
-    plain = {"digest": manifest.digest, **to_plain(manifest)}
+    plain = {"digest": manifest.digest, **_plain(manifest)}
     return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
 
@@ -84,9 +88,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         plain = json.loads(raw.decode("utf-8"))
         version = plain["version"]
-        if version != VERSION:
+        if version not in READ:
             raise BundleError(
-                f"{path}: format version {version!r}; this version of tunewise reads {VERSION}. "
+                f"{path}: format version {version!r}; this version of tunewise reads {' and '.join(map(str, READ))}. "
                 "Install the version that wrote it, or fit again."
             )
         manifest = _from_plain(plain)
@@ -107,6 +111,13 @@ def check_inside(name: str, manifest: Path) -> None:
     plain = name == "/".join(parts) and not any(character in name for character in "\\:\x00")
     if not parts or not plain or name.startswith("/") or ".." in parts or name == MANIFEST:
         raise BundleError(f"{manifest}: names the file {name!r}, which does not lie inside the bundle.")
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    plain: dict[str, Any] = to_plain(manifest)
+    if manifest.version == 1 and plain["base"] is not None:
+        del plain["base"]["tokenizer_sha256"]
+    return plain
 
 
 def _from_plain(plain: Mapping[str, Any]) -> Manifest:

@@ -181,6 +181,7 @@ def prepare(task: Task, data: Data, run: Run, clock: Clock, watcher: Watcher) ->
     }
     for name, base in bases.items():
         _same_as_before(run, f"base {name}", {"sha256": base.info.sha256}, f"the weights of {name}")
+        _same_as_before(run, f"tokenizer {name}", base.info.tokenizer_sha256, f"the tokenizer of {name}")
     if (unused := unused_prompt(task, bases.values(), several=data.several)) is not None:
         watcher.say(unused)
     for base in bases.values():

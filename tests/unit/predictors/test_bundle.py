@@ -41,7 +41,7 @@ def test_a_bundle_answers_as_its_predictor_did(bundle: Path, predictor) -> None:
 
 def test_the_manifest_says_what_the_bundle_is(bundle: Path, predictor) -> None:
     plain = json.loads((bundle / MANIFEST).read_text())
-    assert plain["version"] == 1
+    assert plain["version"] == 2
     assert plain["predictor"] == predictor.kind
     assert plain["extra"] == {"metric": "accuracy"}
     assert set(plain["files"]) == {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()} - {
@@ -170,10 +170,44 @@ def test_a_base_that_is_handed_in_must_have_the_same_weights(bundle: Path, tmp_p
         load_bundle(bundle, base=other)
 
 
+def _changed(path: Path, change) -> None:
+    plain = json.loads(path.read_text("utf-8"))
+    change(plain)
+    path.write_text(json.dumps(plain), "utf-8")
+
+
+def _swap(plain) -> None:
+    """Two words of the vocabulary change places."""
+    words = plain["model"]["vocab"]
+    words["card"], words["film"] = words["film"], words["card"]
+
+
+def test_a_base_whose_tokenizer_changed_is_refused(tiny_base: Path, head, tmp_path: Path) -> None:
+    """The probes need not show it: they say nothing of the words that changed."""
+    folder, saved = tmp_path / "base", tmp_path / "b"
+    shutil.copytree(tiny_base, folder)
+    head.base = load_base(str(folder), device="cpu", dtype="float32")
+    save_bundle(head, saved, task_name="t", kind="classify", columns=("text",), policy="refuse", probes=())
+    _changed(folder / "tokenizer.json", lambda plain: plain.update(truncation=None, padding=None))
+    _changed(folder / "tokenizer_config.json", lambda plain: plain.update(name_or_path="elsewhere"))
+    load_bundle(saved)
+    _changed(folder / "tokenizer.json", _swap)
+    with pytest.raises(BundleError, match=r"with another tokenizer than .* has now"):
+        load_bundle(saved)
+    with pytest.raises(BundleError, match=r"with another tokenizer than .* has now"):
+        load_bundle(saved, base=load_base(str(folder), device="cpu", dtype="float32"))
+
+
 def test_another_version_is_told(bundle: Path) -> None:
-    rewrite(bundle, version=2)
-    with pytest.raises(BundleError, match="format version 2; this version of tunewise reads 1"):
+    rewrite(bundle, version=3)
+    with pytest.raises(BundleError, match="format version 3; this version of tunewise reads 1 and 2"):
         load_bundle(bundle)
+
+
+def test_a_bundle_of_the_first_format_is_read(bundle: Path, predictor) -> None:
+    rewrite(bundle, version=1)
+    assert "tokenizer_sha256" not in (bundle / MANIFEST).read_text("utf-8")
+    assert load_bundle(bundle).predict(TEXTS[:1])[0].text == load_bundle(bundle).manifest.probes[0].label
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"{}", b"\xff", b'{"version": 1}', b"[" * 100_000])

@@ -1,5 +1,6 @@
 """What is expected of a run before it begins."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from tunewise.config import Budget, DataConfig, Task
 from tunewise.data.load import load_data
+from tunewise.errors import RunError
 from tunewise.methods.base import Fold
 from tunewise.models.embed import FeatureStore
 from tunewise.models.load import load_base
@@ -15,7 +17,7 @@ from tunewise.runs import Run
 from tunewise.search.budget import Clock, Purse
 from tunewise.search.calibrate import Speed
 from tunewise.search.watch import Quiet
-from tunewise.story.session import Session, _measure_machine, finish_seconds, plan_rows
+from tunewise.story.session import Session, _measure_machine, finish_seconds, plan_rows, prepare
 
 ROWS = [{"text": f"the card number {i}", "answer": f"card {i}"} for i in range(40)]
 
@@ -85,3 +87,20 @@ def test_vectors_that_no_rung_reads_are_read_by_the_report(base: Any, tmp_path: 
         return finish_seconds(session)
 
     assert seconds(5000) - seconds(400) == pytest.approx(4.6)
+
+
+def test_a_run_is_not_continued_with_another_tokenizer(tmp_path: Path, one_thread: None) -> None:
+    folder = tiny_causal(tmp_path / "base")
+    task = Task.from_dict(
+        {"train": ROWS, "kind": "generate", "target": "answer", "models": [str(folder)], "methods": ["majority"]}
+    )
+    data = load_data(task)
+    with Run.create(tmp_path / "run") as run:
+        prepare(task, data, run, Clock(), Quiet())
+        prepare(task, data, run, Clock(), Quiet())
+        path = folder / "tokenizer.json"
+        plain = json.loads(path.read_text("utf-8"))
+        plain["added_tokens"][0]["lstrip"] = True
+        path.write_text(json.dumps(plain), "utf-8")
+        with pytest.raises(RunError, match=r"the tokenizer of .* changed since this run started"):
+            prepare(task, data, run, Clock(), Quiet())
