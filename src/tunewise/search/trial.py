@@ -20,7 +20,7 @@ from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.cost import PeakMemory
 from tunewise.evaluation.metrics import METRICS
 from tunewise.evaluation.several import find_thresholds, label_losses, probabilities
-from tunewise.evaluation.texts import mean_known, text_losses
+from tunewise.evaluation.texts import mean_known, means_compared, text_losses
 from tunewise.methods.base import Bracket, Context, Method
 from tunewise.methods.folded import FoldedBracket, RefitFailed, open_bracket
 from tunewise.predictors.several import Thresholds, judged_again
@@ -408,10 +408,11 @@ class _Race:
         table_P = [self.arena.judge(row, self.context.labels) if row else None for row in predictions]
         score_P = np.array([np.nan if table is None else metric.aggregate(table, n) for table in table_P])
         mean = mean_known if self.context.task.kind == "generate" else np.mean
-        loss_P = np.array([mean(self._member_losses(row)) for row in predictions])
+        losses = [self._member_losses(row) for row in predictions]
+        loss_P = np.array([mean(loss_E) for loss_E in losses])
         scored_P = [any(prediction.scores is not None for prediction in row) for row in predictions]
         failed_P = [self._failed(bracket, p, score_P[p], loss_P[p], scored=scored_P[p]) for p in range(len(table_P))]
-        order = self._ranked(table_P, score_P, loss_P, failed_P)
+        order = self._ranked(table_P, score_P, losses, failed_P)
         tables = [table_P[p] for p in sorted(order)]
         best = None
         for p in order:
@@ -425,19 +426,22 @@ class _Race:
         self,
         table_P: Sequence[np.ndarray | None],
         score_P: np.ndarray,
-        loss_P: np.ndarray,
+        losses: Sequence[np.ndarray],
         failed_P: Sequence[str | None],
     ) -> list[int]:
-        """Members that have a result, the one to take first: of those near the best by metric, the lowest loss."""
+        """Members that have a result, the one to take first: of those near the best by metric, the lowest loss.
+
+        Losses are compared on the rows where each has one: a member that can read less must not win by that.
+        """
         usable = [p for p, reason in enumerate(failed_P) if reason is None]
         if not usable:
             return []
         sign = 1.0 if METRICS.get(self.arena.task.metric).greater_is_better else -1.0
-        last_P = np.where(np.isnan(loss_P), np.inf, loss_P)
-        top = max(usable, key=lambda p: (sign * score_P[p], -last_P[p]))
+        last = dict(zip(usable, means_compared([losses[p] for p in usable]), strict=True))
+        top = max(usable, key=lambda p: (sign * score_P[p], -last[p]))
         rng = generator(self.context.seed, "winner")
         near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
-        return sorted(usable, key=lambda p: (p not in near, last_P[p]))
+        return sorted(usable, key=lambda p: (p not in near, last[p]))
 
     def _answers(self, bracket: Bracket) -> list[list[Prediction]]:
         """Of each member on race; texts are written in parts, between which a run may be stopped."""

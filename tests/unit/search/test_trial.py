@@ -164,6 +164,29 @@ def test_the_best_member_is_kept_and_its_work_is_counted(arena: Arena, context: 
     assert (arena.run.folder / "trials" / "b" / "predictor" / "constant.json").is_file()
 
 
+class TextBracket(FakeBracket):
+    """The first member has no room for half of the rows, the hard ones; the second foresees each row better."""
+
+    def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
+        def said(loss: float | None) -> Prediction:
+            known = {} if loss is None else {"target_log_probability": -loss, "target_tokens": 1}
+            return Prediction(text="yes", **known)
+
+        n = len(rows or RACE) // 2
+        return [[said(0.5)] * n + [said(None)] * n, [said(0.1)] * n + [said(3.0)] * n][: self.size]
+
+
+def test_texts_decide_between_equals_by_the_rows_that_both_can_read(
+    arena: Arena, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeMethod, "open", lambda self, context, configs: TextBracket(configs))
+    task = dataclasses.replace(arena.task, kind="generate", metric="exact_match")
+    arena.task, context = task, dataclasses.replace(context, task=task)
+    trials = run_bracket(arena, FakeMethod(), context, [FakeConfig(), FakeConfig()], name="b", halve=False)
+    assert [isinstance(t, Finished) and t.folder for t in trials] == [None, "trials/b"]
+    assert [t.loss for t in trials if isinstance(t, Finished)] == pytest.approx([0.5, 1.55])
+
+
 def test_losers_leave_the_race_where_the_order_holds(arena: Arena, context: Context) -> None:
     method = FakeMethod()
     configs = [FakeConfig(skill=s) for s in (0.5, 0.95, 0.55, 0.9, 0.6, 0.65)]
