@@ -232,10 +232,13 @@ def default_of(method: "Method", context: Context) -> Any:
 
 
 def proposed(method: "Method", context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
-    """Up to n configs to try, each once, the default not among them."""
+    """Up to n configs to try, each once; not among them the default and what the task's settings make impossible."""
     first, found = default_of(method, context), []
     for config in method.propose(context, space, rng, n):
-        own = settled(method, context, config)
+        try:
+            own = settled(method, context, config)
+        except ConfigError:
+            continue
         if own != first and own not in found:
             found.append(own)
     return found

@@ -76,3 +76,12 @@ def test_where_no_prompt_has_room_for_a_shown_row_it_is_said(context_of) -> None
         there = dataclasses.replace(context, folds=(Fold(train=context.fold.train, race=race),))
         bracket = FewShot().open(there, [FewShotConfig(shots=2)])
         assert sum("no prompt had room for a row that is shown" in each for each in bracket.said) == said
+
+
+@pytest.mark.parametrize("rung", ["zero_shot", "few_shot", "retrieval"])
+def test_where_the_task_wants_labels_written_what_is_about_scores_is_not_tried(context_of, rung) -> None:
+    context, method = context_of(settings={rung: {"answer": "written"}}), get_method(rung)
+    found = proposed(method, context, OptunaSpace(3, []), np.random.default_rng(0), 8)
+    assert {config.answer for config in [default_of(method, context), *found]} == {"written"}
+    assert {(config.length, config.calibration) for config in found} <= {("sum", "none")}
+    assert bool(found) == (rung != "zero_shot")
