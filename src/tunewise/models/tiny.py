@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def tiny_encoder(
     Raises:
         ConfigError: no such architecture.
     """
-    return _written(Path(folder), empty_model, architecture, seed=seed, hidden=hidden, layers=layers, texts=texts)
+    return _written(folder, empty_model, architecture, seed=seed, hidden=hidden, layers=layers, texts=texts)
 
 
 def tiny_masked(
@@ -63,11 +63,11 @@ def tiny_masked(
     from transformers import AutoModelForMaskedLM
 
     build: Any = AutoModelForMaskedLM.from_config
-    return _written(Path(folder), build, architecture, seed=seed, hidden=hidden, layers=layers, texts=texts)
+    return _written(folder, build, architecture, seed=seed, hidden=hidden, layers=layers, texts=texts)
 
 
 def _written(
-    folder: Path,
+    folder: str | Path,
     build: Callable[[Any], Any],
     architecture: str,
     *,
@@ -77,27 +77,46 @@ def _written(
     texts: Iterable[str],
 ) -> Path:
     """The folder, with what `build` makes of the architecture's configuration."""
-    if architecture not in ARCHITECTURES:
-        raise ConfigError(f"tiny_encoder: there is no '{architecture}'.{did_you_mean(architecture, ARCHITECTURES)}")
-    from transformers import AutoConfig
-
-    folder.mkdir(parents=True, exist_ok=True)
-    byte_level = architecture == "roberta"
-    tokenizer = byte_level_tokenizer(texts) if byte_level else _wordpiece(texts, architecture)
-    specials = BYTE_LEVEL if byte_level else _WORDPIECE
-    names = ("<pad>", "<s>", "</s>") if byte_level else ("[PAD]", "[CLS]", "[SEP]")
-    pad, start, end = (specials[name] for name in names)
+    check_known(architecture, ARCHITECTURES, "tiny_encoder")
     settings = _settings(architecture, hidden, layers)
-    config = AutoConfig.for_model(
-        architecture, vocab_size=VOCABULARY, pad_token_id=pad, bos_token_id=start, eos_token_id=end, **settings
-    )
+    if architecture == "roberta":
+        tokenizer, config = byte_level_tokenizer(texts), byte_level_config(architecture, settings)
+    else:
+        tokenizer = _wordpiece(texts, architecture)
+        config = _config(architecture, (_WORDPIECE[name] for name in ("[PAD]", "[CLS]", "[SEP]")), settings)
+    return random_base(folder, tokenizer, lambda: spread(build(config)), seed=seed)
+
+
+def check_known(architecture: str, known: Sequence[str], name: str) -> None:
+    """Raises ConfigError where the architecture is not among those that `name` makes."""
+    if architecture not in known:
+        raise ConfigError(f"{name}: there is no '{architecture}'.{did_you_mean(architecture, known)}")
+
+
+def random_base(folder: str | Path, tokenizer: Any, build: Callable[[], Any], *, seed: int) -> Path:
+    """The folder, now holding what `build` makes from this seed, and the tokenizer."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
-        model = build(config)
-        spread(model)
-        model.save_pretrained(folder)
+        build().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder
+
+
+def byte_level_config(architecture: str, settings: Mapping[str, Any]) -> Any:
+    """The configuration of a base that is read by a byte-level tokenizer."""
+    return _config(architecture, (BYTE_LEVEL[name] for name in ("<pad>", "<s>", "</s>")), settings)
+
+
+def _config(architecture: str, specials: Iterable[int], settings: Mapping[str, Any]) -> Any:
+    """`specials`: ids of padding, start and end."""
+    from transformers import AutoConfig
+
+    pad, start, end = specials
+    return AutoConfig.for_model(
+        architecture, vocab_size=VOCABULARY, pad_token_id=pad, bos_token_id=start, eos_token_id=end, **settings
+    )
 
 
 def _settings(architecture: str, hidden: int, layers: int) -> dict[str, Any]:
@@ -124,12 +143,13 @@ def _settings(architecture: str, hidden: int, layers: int) -> dict[str, Any]:
     return settings
 
 
-def spread(model: torch.nn.Module) -> None:
-    """Weights ten times as wide as the usual start: else every text gets nearly the same vector."""
+def spread(model: Any) -> Any:
+    """The model with weights ten times as wide as the usual start: else every text gets nearly the same vector."""
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() == 2:
                 weight.mul_(10.0)
+    return model
 
 
 def _pieces(texts: Iterable[str]) -> dict[str, int]:

@@ -4,11 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tunewise.errors import ConfigError, did_you_mean
-from tunewise.models.load import quiet_transformers
-from tunewise.models.tiny import BYTE_LEVEL, TEXTS, VOCABULARY, byte_level_tokenizer, spread
+from tunewise.models.tiny import TEXTS, byte_level_config, byte_level_tokenizer, check_known, random_base, spread
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma", "phi", "bloom")
 MAX_TOKENS = 256
@@ -30,29 +26,13 @@ def tiny_causal(
     Raises:
         ConfigError: no such architecture.
     """
-    if architecture not in ARCHITECTURES:
-        raise ConfigError(f"tiny_causal: there is no '{architecture}'.{did_you_mean(architecture, ARCHITECTURES)}")
-    from transformers import AutoConfig, AutoModelForCausalLM
+    check_known(architecture, ARCHITECTURES, "tiny_causal")
+    from transformers import AutoModelForCausalLM
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = byte_level_tokenizer(texts, single="<s> $A", pair="<s> $A $B", max_tokens=MAX_TOKENS)
-    config = AutoConfig.for_model(
-        architecture,
-        vocab_size=VOCABULARY,
-        pad_token_id=BYTE_LEVEL["<pad>"],
-        bos_token_id=BYTE_LEVEL["<s>"],
-        eos_token_id=BYTE_LEVEL["</s>"],
-        **_settings(architecture, hidden, layers),
-    )
     build: Any = AutoModelForCausalLM.from_config
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(seed)
-        model = build(config)
-        spread(model)
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
+    tokenizer = byte_level_tokenizer(texts, single="<s> $A", pair="<s> $A $B", max_tokens=MAX_TOKENS)
+    config = byte_level_config(architecture, _settings(architecture, hidden, layers))
+    return random_base(folder, tokenizer, lambda: spread(build(config)), seed=seed)
 
 
 def _settings(architecture: str, hidden: int, layers: int) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tunewise.errors import ConfigError, did_you_mean
-from tunewise.models.load import quiet_transformers
-from tunewise.models.tiny import BYTE_LEVEL, TEXTS, VOCABULARY, byte_level_tokenizer, spread
+from tunewise.models.tiny import (
+    BYTE_LEVEL,
+    TEXTS,
+    byte_level_config,
+    byte_level_tokenizer,
+    check_known,
+    random_base,
+    spread,
+)
 
 ARCHITECTURES = ("t5", "bart")
 MAX_TOKENS = 256
@@ -30,32 +34,22 @@ def tiny_seq2seq(
     Raises:
         ConfigError: no such architecture.
     """
-    if architecture not in ARCHITECTURES:
-        raise ConfigError(f"tiny_seq2seq: there is no '{architecture}'.{did_you_mean(architecture, ARCHITECTURES)}")
-    from transformers import AutoConfig, AutoModelForSeq2SeqLM
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_known(architecture, ARCHITECTURES, "tiny_seq2seq")
     around = {"single": "$A </s>", "pair": "$A </s> $B </s>"} if architecture == "t5" else {}
     tokenizer = byte_level_tokenizer(texts, max_tokens=MAX_TOKENS, **around)
-    config = AutoConfig.for_model(
-        architecture,
-        vocab_size=VOCABULARY,
-        pad_token_id=BYTE_LEVEL["<pad>"],
-        bos_token_id=BYTE_LEVEL["<s>"],
-        eos_token_id=BYTE_LEVEL["</s>"],
-        **_settings(architecture, hidden, layers),
-    )
+    config = byte_level_config(architecture, _settings(architecture, hidden, layers))
+    return random_base(folder, tokenizer, lambda: _built(config), seed=seed)
+
+
+def _built(config: Any) -> Any:
+    from transformers import AutoModelForSeq2SeqLM
+
     build: Any = AutoModelForSeq2SeqLM.from_config
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(seed)
-        model = build(config)
-        if architecture == "bart":  # T5 starts wide enough
-            spread(model)
-            model.generation_config.forced_bos_token_id = BYTE_LEVEL["<s>"]
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return folder
+    model = build(config)
+    if config.model_type == "t5":  # it starts wide enough
+        return model
+    model.generation_config.forced_bos_token_id = BYTE_LEVEL["<s>"]
+    return spread(model)
 
 
 def _settings(architecture: str, hidden: int, layers: int) -> dict[str, Any]:
