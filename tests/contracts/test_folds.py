@@ -12,7 +12,7 @@ from tunewise.data.split import k_folds
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Context, Fold, Method
 from tunewise.methods.folded import FoldedBracket, RefitFailed, cost_of, open_bracket, refit_work
-from tunewise.methods.trained import TrainedConfig
+from tunewise.methods.trained_config import TrainedConfig
 from tunewise.predictors.bundle import load_predictor
 
 Contexts = Callable[[str], Context]

@@ -12,7 +12,7 @@ from tunewise.config import from_plain
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Bracket, Context, Method
 from tunewise.methods.linear_probe import LinearProbeConfig
-from tunewise.methods.trained import TrainedConfig
+from tunewise.methods.trained_config import TrainedConfig
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.models.tiny_seq2seq import ARCHITECTURES as SEQ2SEQ
 from tunewise.predictors.bundle import load_predictor

@@ -11,7 +11,7 @@ import pytest
 from tunewise.errors import ConfigError
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Bracket, Context, Method, skip_reason
-from tunewise.methods.trained import TrainedConfig
+from tunewise.methods.trained_config import TrainedConfig
 from tunewise.models.embed import FeatureStore
 from tunewise.predictors.bundle import load_predictor
 from tunewise.types import Example, Prediction

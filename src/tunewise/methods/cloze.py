@@ -13,19 +13,13 @@ from tunewise.adapters.stack import Form, NotStackable
 from tunewise.errors import ConfigError, PromptError
 from tunewise.methods.asking import SAMPLED, PromptConfig, no_head, prompt_of, unaskable
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
+from tunewise.methods.bench import Bench, Finished, LabelBench, nothing_to_learn
 from tunewise.methods.few_shot import drawn
 from tunewise.methods.lora import Lora, LoraConfig
 from tunewise.methods.stacked import StackedMethod
 from tunewise.methods.top_layers import with_kept_states
-from tunewise.methods.trained import (
-    Bench,
-    Finished,
-    LabelBench,
-    TrainedConfig,
-    nothing_to_learn,
-    numbers_of,
-    trained_cost,
-)
+from tunewise.methods.trained_config import TrainedConfig
+from tunewise.methods.training_cost import numbers_of, trained_cost
 from tunewise.methods.verbalizer import found_words, read_rows
 from tunewise.models.asked import Asked, common_start
 from tunewise.models.encoder import Encoder

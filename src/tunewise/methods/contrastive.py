@@ -10,16 +10,11 @@ from torch import Tensor
 
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
+from tunewise.methods.bench import LabelBench, adapted_predictor, nothing_to_learn, probe_c
 from tunewise.methods.linear_probe import fit_head
-from tunewise.methods.trained import (
-    LabelBench,
-    TrainedBracket,
-    TrainedConfig,
-    adapted_predictor,
-    nothing_to_learn,
-    probe_c,
-    trained_cost,
-)
+from tunewise.methods.trained import TrainedBracket
+from tunewise.methods.trained_config import TrainedConfig
+from tunewise.methods.training_cost import trained_cost
 from tunewise.predictors.base import Predictor
 from tunewise.training.batches import steps_per_epoch
 from tunewise.training.contrastive import MOST_HEAD_ROWS, ContrastiveLoop, PairLoss, Pairs

@@ -11,12 +11,9 @@ from torch import Tensor
 from tunewise.errors import ConfigError, ModelError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
 from tunewise.methods.top_layers import TopLayersConfig, lower_blocks, on_share, with_kept_states
-from tunewise.methods.trained import (
-    TrainedBracket,
-    numbers_of,
-    trained_cost,
-    with_epochs,
-)
+from tunewise.methods.trained import TrainedBracket
+from tunewise.methods.trained_config import with_epochs
+from tunewise.methods.training_cost import numbers_of, trained_cost
 from tunewise.methods.writing import bench_for, cannot_learn
 from tunewise.predictors.base import Predictor
 from tunewise.training.estimate import ACTIVATIONS_PER_LAYER

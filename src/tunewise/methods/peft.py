@@ -21,14 +21,10 @@ from tunewise.adapters.peft_any import (
 )
 from tunewise.errors import ModelError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real, Space
-from tunewise.methods.trained import (
-    Bench,
-    TrainedBracket,
-    TrainedConfig,
-    numbers_of,
-    trained_cost,
-    with_epochs,
-)
+from tunewise.methods.bench import Bench
+from tunewise.methods.trained import TrainedBracket
+from tunewise.methods.trained_config import TrainedConfig, with_epochs
+from tunewise.methods.training_cost import numbers_of, trained_cost
 from tunewise.methods.writing import bench_for, cannot_learn
 from tunewise.models.encoder import Batch, Encoder, collate
 from tunewise.predictors.adapted import AdaptedPredictor

@@ -13,8 +13,8 @@ from tunewise.adapters.soft_prompt import TextMember
 from tunewise.adapters.stack import Form
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real
+from tunewise.methods.bench import Bench
 from tunewise.methods.prompt_tuning import VirtualTokenConfig, VirtualTokens, drawn_rows, words_of
-from tunewise.methods.trained import Bench
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder
 from tunewise.models.seq2seq import Seq2Seq

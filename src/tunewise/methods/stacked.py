@@ -12,16 +12,11 @@ from torch import Tensor, nn
 
 from tunewise.adapters.stack import Form, Member, Stack
 from tunewise.methods.base import Bracket, Context, Parameters, Space
+from tunewise.methods.bench import Bench
 from tunewise.methods.top_layers import lower_blocks, on_share, top_layers, trained_tree, with_kept_states
-from tunewise.methods.trained import (
-    Bench,
-    TrainedBracket,
-    TrainedConfig,
-    choose_population,
-    numbers_of,
-    trained_cost,
-    with_epochs,
-)
+from tunewise.methods.trained import TrainedBracket, choose_population
+from tunewise.methods.trained_config import TrainedConfig, with_epochs
+from tunewise.methods.training_cost import numbers_of, trained_cost
 from tunewise.methods.writing import bench_for, cannot_learn
 from tunewise.models.encoder import Encoder
 from tunewise.predictors.base import Predictor

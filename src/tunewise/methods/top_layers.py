@@ -8,7 +8,7 @@ from torch import nn
 
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Context
-from tunewise.methods.trained import TrainedConfig
+from tunewise.methods.trained_config import TrainedConfig
 from tunewise.models.encoder import Encoder
 from tunewise.models.tokens import Tokens
 from tunewise.models.tree import shared_tree

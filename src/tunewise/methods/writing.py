@@ -18,7 +18,8 @@ from tunewise.config import Task, from_plain
 from tunewise.errors import ConfigError, DataError, ModelError, PromptError
 from tunewise.methods.asking import SAMPLED, PromptConfig, decoding_of, prompt_of
 from tunewise.methods.base import Context
-from tunewise.methods.trained import Bench, Finished, LabelBench, TrainedConfig, nothing_to_learn
+from tunewise.methods.bench import Bench, Finished, LabelBench, nothing_to_learn
+from tunewise.methods.trained_config import TrainedConfig
 from tunewise.models.encoder import Encoder
 from tunewise.models.prefix_tree import Request
 from tunewise.models.writing_base import WritingBase

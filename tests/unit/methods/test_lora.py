@@ -11,6 +11,7 @@ from tunewise.config import DataConfig, Task
 from tunewise.errors import ConfigError, NotEnoughMemory
 from tunewise.methods import trained
 from tunewise.methods.base import Bracket, Context, Fold, proposed
+from tunewise.methods.bench import LabelBench
 from tunewise.methods.lora import Lora, LoraConfig
 from tunewise.methods.trained import choose_population
 from tunewise.models.load import load_base
@@ -186,7 +187,7 @@ def test_a_head_that_starts_at_the_probe_starts_as_good(context, stacked):
 
 
 def test_cost_is_what_training_takes(context, stacked):
-    bench = trained.LabelBench(context)
+    bench = LabelBench(context)
     exact = context_of(context.base)
     object.__setattr__(exact, "train_tokens", bench.train.tokens.tokens)
     object.__setattr__(exact, "race_tokens", bench.race.tokens.tokens)
@@ -256,7 +257,7 @@ def test_a_recorded_layout_is_used_again(context, stacked):
 
 
 def test_choosing_does_not_train(context, stacked):
-    bench = trained.LabelBench(context)
+    bench = LabelBench(context)
     assert bench.watched.tokens.rows == 15
     bracket = Lora().open(context, [quick(), quick(learning_rate=1e-3)])
     fresh = Lora().open(context, [quick(), quick(learning_rate=1e-3)])
