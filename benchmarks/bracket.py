@@ -63,8 +63,9 @@ def _context(seed: int) -> Iterator[tuple[Any, Any]]:
     from tunewise.models.embed import FeatureStore
     from tunewise.models.load import load_base
     from tunewise.runs import Run
+    from tunewise.search.arena import Arena
     from tunewise.search.budget import Clock
-    from tunewise.search.trial import Arena, Stopper
+    from tunewise.search.stopper import Stopper
     from tunewise.search.watch import Quiet
     from tunewise.types import Example
 

@@ -15,7 +15,7 @@ from tunewise.evaluation.evaluate import wanted
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Bracket, Context, Fold, Method, skip_reason
 from tunewise.methods.folded import open_bracket
-from tunewise.methods.trained import TrainedConfig
+from tunewise.methods.trained_config import TrainedConfig
 from tunewise.methods.writing import as_read
 from tunewise.models.embed import FeatureStore
 from tunewise.models.load import load_base
@@ -24,8 +24,10 @@ from tunewise.predictors.adapted_writer import AdaptedWriter
 from tunewise.predictors.bundle import load_predictor
 from tunewise.runs import Run
 from tunewise.search import trial
+from tunewise.search.arena import Arena
 from tunewise.search.budget import Clock
-from tunewise.search.trial import Arena, Stopper, run_bracket
+from tunewise.search.stopper import Stopper
+from tunewise.search.trial import run_bracket
 from tunewise.search.watch import Quiet
 from tunewise.types import Example, Finished, Prediction, Trial
 

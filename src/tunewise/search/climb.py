@@ -16,12 +16,13 @@ from tunewise.evaluation.metrics import METRICS
 from tunewise.methods import get_method
 from tunewise.methods.base import Context, Method, Real, default_of, proposed, settled, skip_reason
 from tunewise.methods.folded import cost_of, refit_work
+from tunewise.search.arena import Arena
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_looks, expected_share
 from tunewise.search.prior import Earlier, first_to_try
 from tunewise.search.saved import race_predictions
 from tunewise.search.space import FixedGrid, OptunaSpace
-from tunewise.search.trial import Arena, look_work, run_bracket
+from tunewise.search.trial import look_work, run_bracket
 from tunewise.seeding import derive, generator
 from tunewise.training.diagnosis import diagnose, nudge
 from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain

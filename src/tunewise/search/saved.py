@@ -1,4 +1,4 @@
-"""What a bracket left behind, read again: its best member's answers, all members' statistics, its trials."""
+"""What a bracket leaves behind, written and read: its best member's answers, all members' statistics, its trials."""
 
 import json
 from collections.abc import Sequence
@@ -7,14 +7,34 @@ from typing import Any
 
 import numpy as np
 
-from tunewise.predictors.several import from_shares
+from tunewise.predictors.several import Thresholds, from_shares
 from tunewise.types import Candidate, Curve, Finished, Prediction, Status, Trial, Unfinished
 
 ANSWERS = "answers.jsonl"
 """Texts, or labels without probabilities, that were written for the race rows, in their order."""
 
 
-def write_answers(path: Path, predictions: Sequence[Prediction]) -> None:
+def write_race(
+    folder: Path,
+    predictions: Sequence[Prediction],
+    labels: Sequence[str],
+    *,
+    tables: Sequence[np.ndarray | None],
+    thresholds: Thresholds,
+) -> None:
+    """What the best member answered on race, where each label is given, and all members' statistics [E, K]."""
+    np.save(folder / "statistics.npy", np.array(tables))
+    if not labels or predictions[0].scores is None:  # texts, or labels that were written
+        _write_answers(folder / ANSWERS, predictions)
+        return
+    np.save(folder / "scores.npy", np.array([[(p.scores or {})[label] for label in labels] for p in predictions]))
+    if thresholds is None:
+        np.save(folder / "labels.npy", np.array([labels.index(p.text) for p in predictions]))
+    else:
+        np.save(folder / "thresholds.npy", np.array(thresholds))
+
+
+def _write_answers(path: Path, predictions: Sequence[Prediction]) -> None:
     """One line for each text, in ASCII, so that none can break a line."""
     rows = [
         {

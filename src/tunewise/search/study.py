@@ -18,10 +18,11 @@ from tunewise.evaluation.compare import paired
 from tunewise.evaluation.metrics import METRICS
 from tunewise.methods.base import Context, Fold
 from tunewise.methods.folded import cost_of
+from tunewise.search.arena import Arena
 from tunewise.search.budget import Purse
 from tunewise.search.climb import Rung
 from tunewise.search.saved import race_predictions
-from tunewise.search.trial import Arena, run_bracket
+from tunewise.search.trial import run_bracket
 from tunewise.seeding import derive, generator
 from tunewise.types import Finished
 

@@ -1,11 +1,9 @@
 """One bracket from opening to trials: advance, compare, shrink, measure; crashes become Failed trials with a reason."""
 
-import contextlib
 import dataclasses
 import shutil
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,25 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from tunewise.config import Task
 from tunewise.errors import EndedEarly, RunError, TunewiseError
-from tunewise.evaluation.calibration import log_probabilities, scaled_losses, temperature
-from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.cost import PeakMemory
 from tunewise.evaluation.metrics import METRICS
-from tunewise.evaluation.several import find_thresholds, label_losses, probabilities
-from tunewise.evaluation.texts import mean_known, means_compared, text_losses
+from tunewise.evaluation.several import find_thresholds, probabilities
+from tunewise.evaluation.texts import mean_known
 from tunewise.methods.base import Bracket, Context, Method
 from tunewise.methods.folded import FoldedBracket, RefitFailed, open_bracket
 from tunewise.predictors.several import Thresholds, judged_again
-from tunewise.runs import Run, atomic_folder, folder_bytes
-from tunewise.search.budget import Clock
+from tunewise.runs import atomic_folder, folder_bytes
+from tunewise.search.arena import Arena
 from tunewise.search.halving import Decision, Look, Measured, decide, looks, pilots
-from tunewise.search.saved import ANSWERS, curve_from_plain, trial_from_plain, write_answers
-from tunewise.search.watch import Watcher
+from tunewise.search.losses import look_losses, member_losses
+from tunewise.search.saved import curve_from_plain, trial_from_plain, write_race
+from tunewise.search.stopper import OutOfTime
+from tunewise.search.winner import ranked
 from tunewise.seeding import generator
 from tunewise.training.checkpoint import load_checkpoint, save_checkpoint
-from tunewise.types import Candidate, Finished, Prediction, Status, Target, Trial, Unfinished, to_plain
+from tunewise.types import Candidate, Finished, Prediction, Status, Trial, Unfinished, to_plain
 
 SLICES = 40
 """Parts of a horizon between which interruptions and the clock are looked at."""
@@ -40,65 +37,6 @@ SLICE_SECONDS = 2.0
 CHECKPOINT_SECONDS = 20.0
 WRITTEN_AT_ONCE = 64
 """Texts of each member that are written before it is seen whether to go on."""
-
-
-class OutOfTime(Exception):
-    """The clock passed the hard stop inside a bracket."""
-
-
-@dataclass
-class Stopper:
-    """Whether to go on: no after Ctrl-C or SIGTERM (once: the step is finished and saved), no past the hard stop."""
-
-    clock: Clock
-    hard_stop_seconds: float
-    interrupted: bool = False
-
-    def check(self) -> None:
-        """Raise EndedEarly when interrupted, OutOfTime past the hard stop."""
-        if self.interrupted:
-            raise EndedEarly("interrupted; what was done is saved")
-        if self.clock.seconds > self.hard_stop_seconds:
-            raise OutOfTime
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM as a wish to stop; the second one stops at once. Only where signals can be taken."""
-
-        def stop(number: int, frame: object) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
-
-        try:
-            old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: whoever runs the thread handles signals
-            old = {}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-
-@dataclass
-class Arena:
-    """What every bracket of a run shares."""
-
-    run: Run
-    task: Task
-    stopper: Stopper
-    watcher: Watcher
-    targets: Sequence[Target] = ()
-    """Of the race part."""
-    clusters: Sequence[str | None] | None = None
-    """Of the race part, where the task names a cluster."""
-    clock_stopped: bool = False
-    """Whether the clock ended the search, in this sitting or, played back, in an earlier one."""
-
-    def judge(self, predictions: Sequence[Prediction], labels: Sequence[str]) -> np.ndarray:
-        """The metric's statistics [examples, K] of predictions on race."""
-        return METRICS.get(self.task.metric).statistics(self.targets, predictions, labels)
 
 
 def run_bracket(
@@ -301,7 +239,7 @@ class _Race:
         save_checkpoint(self.folder / "checkpoints", sum(self.reached), tensors, own)  # a number that always grows
 
     def _shrink(self, bracket: Bracket, number: int, look: Look) -> None:
-        now_PE = self._scaled(bracket)
+        now_PE = look_losses(bracket, self.context, self.rows)
         self._charge_look(bracket)
         path = self.folder / "losses-before.npy"
 
@@ -352,47 +290,12 @@ class _Race:
         self.work += work
         self.spent[candidate] += work
 
-    def _scaled(self, bracket: Bracket) -> np.ndarray:
-        """Losses on the rows of a look, [members, rows]: temperature-scaled, class-balanced where the metric is.
-
-        Those of texts are by token; nothing is written for a look.
-        """
-        if self.context.task.kind == "generate":
-            loss_PE = bracket.losses(self.rows)
-            diverged_P = np.isnan(loss_PE).all(axis=1)
-            # an answer that does not fit the base says nothing; where some members leave more room for it than
-            # others, it must not speak for those that cannot read it
-            unknown_E = np.isnan(loss_PE[~diverged_P]).any(axis=0)
-            return np.where(diverged_P[:, None], np.inf, np.where(unknown_E, 0.0, loss_PE))
-        return np.stack([self._member_losses(row, self.rows) for row in bracket.predictions(self.rows)])
-
     def _failed(self, bracket: Bracket, member: int, score: float, loss: float, *, scored: bool) -> str | None:
         """Why a member that reached its horizon has no usable result, or None."""
         if (reason := bracket.failure(member)) is not None:
             return reason
         unknown = np.isnan(loss) and (self.context.task.kind == "generate" or not scored)
         return None if np.isfinite(score) and (unknown or np.isfinite(loss)) else "its score or loss is not finite"
-
-    def _member_losses(self, predictions: Sequence[Prediction], rows: Sequence[int] | None = None) -> np.ndarray:
-        race = self.context.race if rows is None else [self.context.race[row] for row in rows]
-        if not predictions:  # it diverged
-            return np.full(len(race), np.inf)
-        if self.context.task.kind == "generate":
-            return text_losses(predictions)
-        if predictions[0].scores is None:  # labels that were written have no probabilities
-            return np.full(len(race), np.nan)
-        if self.context.several:
-            share_EL = probabilities(predictions, self.context.labels)
-            return label_losses(share_EL, self.context.wanted(race))
-        target_E = self.context.target_indices(race)
-        log_EL = log_probabilities(predictions, self.context.labels)
-        balanced = METRICS.get(self.arena.task.metric).weighs_labels_equally
-        scaled_E = scaled_losses(log_EL, target_E, temperature(log_EL, target_E, balanced=balanced))
-        if not balanced:
-            return scaled_E
-        counts_L = np.bincount(target_E, minlength=len(self.context.labels))
-        weighted_E: np.ndarray = scaled_E * (len(target_E) / (np.count_nonzero(counts_L) * counts_L[target_E]))
-        return weighted_E
 
     def _measure(self, bracket: Bracket) -> list[Trial]:
         metric = METRICS.get(self.arena.task.metric)
@@ -408,11 +311,11 @@ class _Race:
         table_P = [self.arena.judge(row, self.context.labels) if row else None for row in predictions]
         score_P = np.array([np.nan if table is None else metric.aggregate(table, n) for table in table_P])
         mean = mean_known if self.context.task.kind == "generate" else np.mean
-        losses = [self._member_losses(row) for row in predictions]
+        losses = [member_losses(row, self.context) for row in predictions]
         loss_P = np.array([mean(loss_E) for loss_E in losses])
         scored_P = [any(prediction.scores is not None for prediction in row) for row in predictions]
         failed_P = [self._failed(bracket, p, score_P[p], loss_P[p], scored=scored_P[p]) for p in range(len(table_P))]
-        order = self._ranked(table_P, score_P, losses, failed_P)
+        order = ranked(self.arena, self.context, table_P=table_P, score_P=score_P, losses=losses, failed_P=failed_P)
         tables = [table_P[p] for p in sorted(order)]
         best = None
         for p in order:
@@ -421,27 +324,6 @@ class _Race:
                 best = p
                 break
         return [self._trial(bracket, member, score_P, loss_P, failed_P, best) for member in range(len(self.candidates))]
-
-    def _ranked(
-        self,
-        table_P: Sequence[np.ndarray | None],
-        score_P: np.ndarray,
-        losses: Sequence[np.ndarray],
-        failed_P: Sequence[str | None],
-    ) -> list[int]:
-        """Members that have a result, the one to take first: of those near the best by metric, the lowest loss.
-
-        Losses are compared on the rows where each has one: a member that can read less must not win by that.
-        """
-        usable = [p for p, reason in enumerate(failed_P) if reason is None]
-        if not usable:
-            return []
-        sign = 1.0 if METRICS.get(self.arena.task.metric).greater_is_better else -1.0
-        last = dict(zip(usable, means_compared([losses[p] for p in usable]), strict=True))
-        top = max(usable, key=lambda p: (sign * score_P[p], -last[p]))
-        rng = generator(self.context.seed, "winner")
-        near = {p for p in usable if p == top or self._near(table_P[top], table_P[p], rng)}
-        return sorted(usable, key=lambda p: (p not in near, last[p]))
 
     def _answers(self, bracket: Bracket) -> list[list[Prediction]]:
         """Of each member on race; texts are written in parts, between which a run may be stopped."""
@@ -490,15 +372,6 @@ class _Race:
             curve=bracket.curve(place),
         )
 
-    def _near(self, top_EK: np.ndarray | None, other_EK: np.ndarray | None, rng: np.random.Generator) -> bool:
-        assert top_EK is not None and other_EK is not None  # noqa: PT018 - both are usable
-        metric = METRICS.get(self.arena.task.metric)
-        n = len(self.context.labels)
-        gap = abs(metric.aggregate(top_EK, n) - metric.aggregate(other_EK, n))
-        return gap <= standard_error(
-            metric, top_EK, other_EK, n_labels=n, clusters=self.arena.clusters, rng=rng, draws=200
-        )
-
     def _thresholds(self, predictions: Sequence[Prediction]) -> Thresholds:
         """Where each label is given, found on the race rows; None where there are no answers to find it on."""
         tuned = METRICS.get(self.arena.task.metric).several
@@ -530,14 +403,5 @@ class _Race:
             with atomic_folder(self.folder / "predictor") as part:
                 predictor.save(part)
         with atomic_folder(self.folder / "race") as part:
-            np.save(part / "statistics.npy", np.array(tables))
-            if self.context.task.kind == "generate" or predictions[0].scores is None:
-                write_answers(part / ANSWERS, predictions)
-                return None
-            scores = np.array([[(p.scores or {})[label] for label in self.context.labels] for p in predictions])
-            np.save(part / "scores.npy", scores)
-            if thresholds is None:
-                np.save(part / "labels.npy", np.array([self.context.labels.index(p.text) for p in predictions]))
-            else:
-                np.save(part / "thresholds.npy", np.array(thresholds))
+            write_race(part, predictions, self.context.labels, tables=tables, thresholds=thresholds)
         return None

@@ -17,7 +17,7 @@ from tunewise.search.budget import Clock, hard_stop
 from tunewise.search.climb import Climb, Rung
 from tunewise.search.plan import memory_refusals
 from tunewise.search.prior import Earlier, earlier_winners
-from tunewise.search.trial import Stopper
+from tunewise.search.stopper import Stopper
 from tunewise.search.watch import PlanRow, Quiet, Watcher
 from tunewise.story.outcome import conclude
 from tunewise.story.session import (

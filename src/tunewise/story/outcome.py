@@ -24,8 +24,8 @@ from tunewise.search.budget import hard_stop
 from tunewise.search.climb import Rung
 from tunewise.search.finalists import Measured, choose_rung, clusters_of, latency, measure, versus_best
 from tunewise.search.saved import race_predictions, race_statistics
+from tunewise.search.stopper import Stopper
 from tunewise.search.study import Studied, Study
-from tunewise.search.trial import Stopper
 from tunewise.seeding import generator
 from tunewise.story.session import Session, arena_of, finish_seconds, threshold_notes
 from tunewise.story.verdict import add_study, verdict_of

@@ -34,13 +34,14 @@ from tunewise.models.precision import bf16_is_fast
 from tunewise.prompts.sourced import named_template
 from tunewise.prompts.template import Template
 from tunewise.runs import Run, write_atomic
+from tunewise.search.arena import Arena
 from tunewise.search.budget import Clock, Purse, work_of
 from tunewise.search.calibrate import Speed, forward_speed, rehearse
 from tunewise.search.climb import in_turn
 from tunewise.search.finalists import clusters_of
 from tunewise.search.plan import looks_up_vectors, make_plan
 from tunewise.search.prior import check_folder
-from tunewise.search.trial import Arena, Stopper
+from tunewise.search.stopper import Stopper
 from tunewise.search.watch import PlanRow, Watcher
 from tunewise.seeding import derive
 from tunewise.types import Example, to_plain

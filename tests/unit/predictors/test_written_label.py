@@ -25,12 +25,14 @@ from tunewise.predictors.bundle import load_bundle, load_predictor, save_bundle
 from tunewise.predictors.files import read_settings
 from tunewise.predictors.written_label import WrittenLabelPredictor, labels_by_words, plainly
 from tunewise.runs import Run
+from tunewise.search.arena import Arena
 from tunewise.search.budget import Clock
 from tunewise.search.climb import Rung
 from tunewise.search.finalists import Measured
 from tunewise.search.saved import race_predictions
 from tunewise.search.space import FixedGrid
-from tunewise.search.trial import Arena, Stopper, run_bracket
+from tunewise.search.stopper import Stopper
+from tunewise.search.trial import run_bracket
 from tunewise.search.watch import Quiet
 from tunewise.story.outcome import unparsable_notes
 from tunewise.types import Example, Finished, Prediction, Score

@@ -13,10 +13,12 @@ from tunewise.methods.base import Context, Fold
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder
 from tunewise.runs import Run
+from tunewise.search.arena import Arena
 from tunewise.search.budget import Clock, Purse
 from tunewise.search.climb import Rung
+from tunewise.search.stopper import Stopper
 from tunewise.search.study import Study, part_of
-from tunewise.search.trial import Arena, Stopper, run_bracket
+from tunewise.search.trial import run_bracket
 from tunewise.search.watch import Quiet
 from tunewise.types import Example, Finished
 

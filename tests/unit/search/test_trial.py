@@ -17,8 +17,11 @@ from tunewise.methods.folded import RefitFailed
 from tunewise.predictors.constant import ConstantPredictor
 from tunewise.runs import Run
 from tunewise.search import trial
+from tunewise.search.arena import Arena
 from tunewise.search.budget import Clock
-from tunewise.search.trial import Arena, Stopper, run_bracket
+from tunewise.search.losses import look_losses
+from tunewise.search.stopper import Stopper
+from tunewise.search.trial import run_bracket
 from tunewise.search.watch import Quiet
 from tunewise.types import Curve, Example, Finished, Prediction, Status
 
@@ -325,5 +328,5 @@ def test_a_dev_row_that_one_member_cannot_read_says_nothing_about_any():
     loss_PE = np.array([[1.0, 3.0, np.nan], [1.0, 2.0, 9.0], [np.nan] * 3])
     context = SimpleNamespace(task=SimpleNamespace(kind="generate"))
     bracket = SimpleNamespace(losses=lambda rows: loss_PE)
-    found_PE = trial._Race._scaled(SimpleNamespace(context=context, rows=(0, 1, 2)), bracket)
+    found_PE = look_losses(bracket, context, (0, 1, 2))
     assert found_PE.tolist() == [[1.0, 3.0, 0.0], [1.0, 2.0, 0.0], [np.inf] * 3]

@@ -1,0 +1,50 @@
+"""Which member of a bracket is taken: of those near the best by metric, the one with the lowest loss.
+
+P members, E race rows, K numbers of a metric's statistics.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tunewise.evaluation.compare import standard_error
+from tunewise.evaluation.metrics import METRICS
+from tunewise.evaluation.texts import means_compared
+from tunewise.methods.base import Context
+from tunewise.search.arena import Arena
+from tunewise.seeding import generator
+
+
+def ranked(
+    arena: Arena,
+    context: Context,
+    *,
+    table_P: Sequence[np.ndarray | None],
+    score_P: np.ndarray,
+    losses: Sequence[np.ndarray],
+    failed_P: Sequence[str | None],
+) -> list[int]:
+    """Members that have a result, the one to take first.
+
+    `table_P`: statistics [E, K] of each; `losses`: of each on the race rows [E]. They are compared on the rows where
+    each has one: a member that can read less must not win by that.
+    """
+    usable = [p for p, reason in enumerate(failed_P) if reason is None]
+    if not usable:
+        return []
+    sign = 1.0 if METRICS.get(arena.task.metric).greater_is_better else -1.0
+    last = dict(zip(usable, means_compared([losses[p] for p in usable]), strict=True))
+    top = max(usable, key=lambda p: (sign * score_P[p], -last[p]))
+    rng = generator(context.seed, "winner")
+    near = {p for p in usable if p == top or _near(arena, table_P[top], table_P[p], len(context.labels), rng)}
+    return sorted(usable, key=lambda p: (p not in near, last[p]))
+
+
+def _near(
+    arena: Arena, top_EK: np.ndarray | None, other_EK: np.ndarray | None, labels: int, rng: np.random.Generator
+) -> bool:
+    """Whether the two lie within one paired standard error of each other."""
+    assert top_EK is not None and other_EK is not None  # noqa: PT018 - both are usable
+    metric = METRICS.get(arena.task.metric)
+    gap = abs(metric.aggregate(top_EK, labels) - metric.aggregate(other_EK, labels))
+    return gap <= standard_error(metric, top_EK, other_EK, n_labels=labels, clusters=arena.clusters, rng=rng, draws=200)
