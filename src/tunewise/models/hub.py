@@ -9,7 +9,7 @@ from pathlib import Path
 from tunewise.errors import ModelError
 
 PROBE_SECONDS = 5.0
-FILES = ["*.json", "*.txt", "*.model", "1_Pooling/*", "README.md"]
+FILES = ["*.json", "*.txt", "*.model", "*.spm", "*.jinja", "1_Pooling/*", "README.md"]
 SUBFOLDERS = ["onnx/*", "openvino/*", "coreml/*", "*/*.safetensors", "*/*.bin"]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from tunewise.errors import ConfigError, ModelError
@@ -63,6 +64,27 @@ def test_a_hub_name_is_answered_at_once_when_the_hub_is_off(monkeypatch: pytest.
     with pytest.raises(ModelError, match=r"no-such/base: not found locally, and the hub is switched off"):
         load_base("no-such/base")
     assert time.monotonic() - start < 3
+
+
+def test_tokenizers_and_chat_templates_are_fetched_and_copies_for_other_engines_are_not() -> None:
+    read = [
+        "config.json",
+        "source.spm",
+        "target.spm",
+        "vocab.json",
+        "chat_template.jinja",
+        "spiece.model",
+        "merges.txt",
+    ]
+    other = [
+        "onnx/config.json",
+        "openvino/model.json",
+        "flax_model.msgpack",
+        "model.gguf",
+        "original/model.safetensors",
+    ]
+    fetched = filter_repo_objects([*read, *other], allow_patterns=hub.FILES, ignore_patterns=hub.SUBFOLDERS)
+    assert list(fetched) == read
 
 
 def test_a_hub_out_of_reach_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
