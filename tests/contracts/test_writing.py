@@ -1,6 +1,7 @@
 """What every trained rung keeps where texts are to be written, on every architecture it works on."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from tunewise.evaluation.evaluate import wanted
 from tunewise.methods import LADDER, get_method
 from tunewise.methods.base import Bracket, Context, Fold, Method, skip_reason
 from tunewise.methods.folded import open_bracket
+from tunewise.methods.stacked import StackedMethod
 from tunewise.methods.trained_config import TrainedConfig
 from tunewise.methods.writing import as_read
 from tunewise.models.embed import FeatureStore
+from tunewise.models.generate import Writer, Written
 from tunewise.models.load import load_base
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.predictors.adapted_writer import AdaptedWriter
@@ -179,10 +182,45 @@ def test_the_base_is_left_as_it_was_found_and_the_work_is_what_was_stated(
     assert work + context.closing_tokens == pytest.approx(stated, rel=0.05)
 
 
+STACKED = [rung for rung in LEARNT if issubclass(type(get_method(rung)), StackedMethod)]
+
+
+@pytest.mark.parametrize(("rung", "architecture"), [*((rung, "llama") for rung in STACKED), ("prefix_tuning", "t5")])
+def test_members_say_the_same_in_one_pass_and_one_after_another(
+    rung: str, architecture: str, writing_for: Contexts
+) -> None:
+    method, context = get_method(rung), writing_for(architecture)
+    bracket = finished(method, context, [short(method, context, learning_rate=rate) for rate in (1e-3, 4e-3, 2e-2)])
+    found = []
+    for faster in (False, True):
+        tensors, meta = bracket.state()
+        bracket.restore(tensors, {**meta, "benches": [{"faster": [[3, faster]]}]})
+        found.append(bracket.predictions())
+        assert len(bracket.predictions((1, 4))) == 3
+        assert "written" not in " ".join(bracket.notes), "there was nothing to find out"
+    for alone, together in zip(*found, strict=True):
+        assert said(together) == said(alone)
+    assert said(found[0][1]) == said(bracket.predictor(1).predict(context.race))
+
+
+def test_how_members_write_is_found_out_once_and_kept_by_a_resumed_run(writing_for: Contexts) -> None:
+    method, context = get_method("lora"), writing_for("llama")
+    configs = [short(method, context, learning_rate=rate) for rate in (1e-3, 4e-3)]
+    first = finished(method, context, configs)
+    first.predictions()
+    (note,) = [note for note in first.notes if "texts are written" in note]
+    assert note.startswith("lora: texts are written ")
+    tensors, meta = first.state()
+    second = method.open(dataclasses.replace(context, layout=first.layout), configs)
+    second.restore(tensors, json.loads(json.dumps(meta)))
+    second.predictions()
+    assert not [note for note in second.notes if "texts are written" in note]
+
+
 def test_a_look_writes_nothing(writing_for: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:
     method, context = get_method("lora"), writing_for("llama")
     bracket = finished(method, context, [short(method, context)])
-    monkeypatch.setattr(AdaptedWriter, "predict", lambda *_: pytest.fail("it wrote"))
+    monkeypatch.setattr(AdaptedWriter, "write", lambda *_: pytest.fail("it wrote"))
     loss_PE = bracket.losses((1, 4))
     np.testing.assert_array_equal(loss_PE, bracket.losses()[:, [1, 4]])
 
@@ -219,17 +257,17 @@ def test_a_race_that_is_stopped_while_it_writes_ends_as_an_undisturbed_one(
     assert any(isinstance(t, Finished) for t in whole)
     assert any("left the race" in getattr(t, "reason", "") for t in whole), "its looks write nothing"
 
-    predict, stopped = AdaptedWriter.predict, arenas[1]
+    write, stopped = AdaptedWriter.write, arenas[1]
 
-    def once(self: AdaptedWriter, examples: Sequence[Example]) -> list[Prediction]:
+    def once(self: AdaptedWriter, examples: Sequence[Example], writer: Writer) -> list[Written]:
         stopped.stopper.interrupted = True
-        return predict(self, examples)
+        return write(self, examples, writer)
 
-    monkeypatch.setattr(AdaptedWriter, "predict", once)
+    monkeypatch.setattr(AdaptedWriter, "write", once)
     with pytest.raises(EndedEarly):
         run_bracket(stopped, method, context, configs, name="b", halve=True)
     stopped.stopper.interrupted = False
-    monkeypatch.setattr(AdaptedWriter, "predict", predict)
+    monkeypatch.setattr(AdaptedWriter, "write", write)
     again = run_bracket(stopped, method, context, configs, name="b", halve=True)
     plain = [[dataclasses.replace(t, seconds=0.0, **_memory(t)) for t in trials] for trials in (whole, again)]
     assert plain[0] == plain[1]

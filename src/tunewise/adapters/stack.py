@@ -7,7 +7,7 @@ of a call (A times M), I inputs.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,10 @@ class Stack(ABC):
         self.now = Pass(active=(0,), sequences=0, positions=0)
         self._members(members)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Itself: copies of a module tree share the weights of the base, and so they do its members."""
+        return self
+
     def _members(self, members: Sequence[Member]) -> None:
         self.members = list(members)
         self.scale_P = torch.tensor([member.scale for member in members], device=self.device)
@@ -112,6 +116,12 @@ class Stack(ABC):
     def keep(self, indices: Sequence[int]) -> None:
         """Forget all members but these; `bind` their tensors next."""
         self._members([self.members[i] for i in indices])
+
+    def hold(self, stacks: "Sequence[Stack]", tensors: Sequence[Mapping[str, Tensor]]) -> None:
+        """Have the one member of each of these stacks, which are alike, with its tensors; all take part at first."""
+        self._members([stack.members[0] for stack in stacks])
+        self.bind({name: torch.stack([own[name] for own in tensors]).to(self.device) for name in tensors[0]})
+        self.now = Pass(active=tuple(range(len(stacks))), sequences=0, positions=0)
 
     def active(self, name: str) -> Tensor:
         """A tensor [A, ...] of the members that take part in the present pass."""

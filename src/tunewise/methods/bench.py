@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,15 @@ def probe_c(labels: int) -> float:
     labels a tied one is not sure of anything. Measured on dev: SST-2 (2 labels) 1 over 10, BANKING77 (77) 10 over 1.
     """
     return min(10.0, max(1.0, labels / 4))
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A member whose answers are asked for."""
+
+    remembered: Callable[[], Tensor]
+    """What its loop knows of the rows [E, K]."""
+    predictor: Callable[[], Predictor]
 
 
 class Bench(ABC):
@@ -104,10 +114,16 @@ class Bench(ABC):
         """Of these race rows [E], by what was remembered of them."""
 
     @abstractmethod
-    def predictions(
-        self, answers: Callable[[], Tensor], predictor: Callable[[], Predictor], rows: Sequence[int]
-    ) -> list[Prediction]:
-        """Of a member on these race rows: by what is remembered of them, or as its predictor answers."""
+    def predictions(self, members: Sequence[Answering], rows: Sequence[int]) -> list[list[Prediction]]:
+        """Of members of one structure on these race rows: by what is remembered of them, or as predictors answer."""
+
+    def state(self) -> dict[str, Any]:
+        """What was found out by clock, and is not to be found out again where a run is resumed."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave."""
+        assert not state, "nothing was found out"
 
 
 class LabelBench(Bench):
@@ -182,10 +198,9 @@ class LabelBench(Bench):
             loss_E = -torch.log_softmax(answers_EK, dim=-1).gather(-1, target[:, None])[:, 0].numpy()
         return loss_E
 
-    def predictions(
-        self, answers: Callable[[], Tensor], predictor: Callable[[], Predictor], rows: Sequence[int]
-    ) -> list[Prediction]:
-        return from_logits(answers().numpy(), self.context.labels, self.context.thresholds)
+    def predictions(self, members: Sequence[Answering], rows: Sequence[int]) -> list[list[Prediction]]:
+        labels, thresholds = self.context.labels, self.context.thresholds
+        return [from_logits(member.remembered().numpy(), labels, thresholds) for member in members]
 
 
 def adapted_predictor(

@@ -145,6 +145,5 @@ class Full:
             return benches[index].predictor(configs[index], tensors)
 
         groups = [[i] for i in range(len(configs))]
-        notes = [note for own in by_reading.values() if own is not bench for note in own.notes]
-        notes += [f"full: {lower.note}" for lower in below.values() if lower.note]
+        notes = [f"full: {lower.note}" for lower in below.values() if lower.note]
         return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes, benches=benches)

@@ -153,8 +153,7 @@ class Peft:
             return benches[index].predictor(configs[index], tensors, lambda own: (own, form))
 
         groups = [[i] for i in range(len(configs))]
-        notes = [note for own in made.values() if own is not benches[0] for note in own.notes]
-        return TrainedBracket(bench=benches[0], build=build, finish=finish, groups=groups, notes=notes, benches=benches)
+        return TrainedBracket(bench=benches[0], build=build, finish=finish, groups=groups, benches=benches)
 
     def _options(self, base: Encoder, config: PeftRungConfig) -> dict[str, Any]:
         check_options(self.peft_type, config.options)

@@ -156,18 +156,17 @@ class StackedMethod(ABC):
 
             return benches[index].predictor(configs[index], tensors, finished)
 
-        notes = [note for own in made.values() if own is not bench for note in own.notes]
-        notes += [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
-        if context.layout:
-            return TrainedBracket(
-                bench=bench, build=build, finish=finish, groups=context.layout, notes=notes, benches=benches
-            )
-        groups: list[list[int]] = []
-        for alike in _by_structure(configs):
-            chosen, why = choose_population(build, alike)
-            groups += chosen
-            notes.append(f"{self.name}: {why}")
-        return TrainedBracket(bench=bench, build=build, finish=finish, groups=groups, notes=notes, benches=benches)
+        notes = [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
+        groups, structures = context.layout, _by_structure(configs)
+        if not groups:
+            groups = []
+            for alike in structures:
+                chosen, why = choose_population(build, alike)
+                groups += chosen
+                notes.append(f"{self.name}: {why}")
+        return TrainedBracket(
+            bench=bench, build=build, finish=finish, groups=groups, notes=notes, benches=benches, alike=structures
+        )
 
 
 def _by_structure(configs: Sequence[StackedConfig]) -> list[list[int]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tunewise.adapters.stack import NotStackable
 from tunewise.errors import NotEnoughMemory, RunError
-from tunewise.methods.bench import Bench
+from tunewise.methods.bench import Answering, Bench
 from tunewise.predictors.base import Predictor
 from tunewise.training.loop import Loop
 from tunewise.types import Curve, Prediction
@@ -56,10 +56,16 @@ class TrainedBracket:
         groups: Sequence[Sequence[int]],
         notes: Sequence[str] = (),
         benches: Mapping[int, Bench] | None = None,
+        alike: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """`benches`: by config index, where candidates do not all read the same tokens."""
+        """`benches`: by config index, where candidates do not all read the same tokens.
+
+        `alike`: candidates of one structure, however they are trained (None: those that are trained in one stack).
+        """
         self._first_bench, self._bench_of = bench, benches or {}
-        self.notes = (*bench.notes, *notes)
+        self._benches = list({id(own): own for own in (bench, *self._bench_of.values())}.values())
+        self._notes = tuple(notes)
+        self._alike = [list(group) for group in (groups if alike is None else alike)]
         self.thresholds = bench.context.thresholds
         self._build, self._finish = build, finish
         self._all_rows = tuple(range(len(bench.context.fold.race)))
@@ -69,7 +75,7 @@ class TrainedBracket:
         # of all candidates, also those that leave: the unit of fidelity must not change under way
         self._horizon = max(loop.horizon for loop in self.loops)
         self._fidelity = 0
-        self._owed = sum(each.work for each in {id(own): own for own in (bench, *self._bench_of.values())}.values())
+        self._owed = sum(own.work for own in self._benches)
 
     def _open(self, groups: list[list[int]]) -> None:
         self.groups = groups
@@ -77,6 +83,10 @@ class TrainedBracket:
         self._scored: dict[int, tuple[tuple[int, tuple[int, ...]], Tensor]] = {}
         self._made: dict[int, tuple[int, Predictor]] = {}
         """By config index, the step of its loop and what answers as the member does there."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*[note for own in self._benches for note in own.notes], *self._notes)
 
     @property
     def size(self) -> int:
@@ -131,14 +141,17 @@ class TrainedBracket:
     def predictions(self, rows: tuple[int, ...] | None = None) -> list[list[Prediction]]:
         """As in `Bracket`, of each member at its best step so far; none for a member that diverged."""
         asked = self._asked(rows)
-        return [
-            []
-            if self.failure(member) is not None
-            else self._bench(member).predictions(
-                functools.partial(self._answers, member, asked), functools.partial(self.predictor, member), asked
-            )
-            for member in range(self.size)
-        ]
+        found: list[list[Prediction]] = [[] for _ in self.members]
+        for group in self._alike:
+            members = [p for p, config in enumerate(self.members) if config in group and self.failure(p) is None]
+            if members:
+                answering = [
+                    Answering(functools.partial(self._answers, p, asked), functools.partial(self.predictor, p))
+                    for p in members
+                ]
+                for p, own in zip(members, self._bench(members[0]).predictions(answering, asked), strict=True):
+                    found[p] = own
+        return found
 
     def _asked(self, rows: tuple[int, ...] | None) -> tuple[int, ...]:
         return self._all_rows if rows is None else rows
@@ -197,6 +210,7 @@ class TrainedBracket:
             "fidelity": self._fidelity,
             "horizon": self._horizon,
             "owed": self._owed,
+            "benches": [own.state() for own in self._benches],
             "loops": metas,
         }
 
@@ -205,6 +219,8 @@ class TrainedBracket:
         self.members = [int(i) for i in meta["members"]]
         self._fidelity, self._horizon = int(meta["fidelity"]), int(meta["horizon"])
         self._owed = int(meta["owed"])
+        for bench, state in zip(self._benches, meta["benches"], strict=True):
+            bench.restore(state)
         for number, (loop, own) in enumerate(zip(self.loops, meta["loops"], strict=True)):
             prefix = f"{number}/"
             loop.restore({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}, own)

@@ -7,7 +7,8 @@ Axes: E race rows, K numbers remembered of a row.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,13 +19,13 @@ from tunewise.config import Task, from_plain
 from tunewise.errors import ConfigError, DataError, ModelError, PromptError
 from tunewise.methods.asking import SAMPLED, PromptConfig, decoding_of, prompt_of
 from tunewise.methods.base import Context
-from tunewise.methods.bench import Bench, Finished, LabelBench, nothing_to_learn
+from tunewise.methods.bench import Answering, Bench, Finished, LabelBench, nothing_to_learn
 from tunewise.methods.trained_config import TrainedConfig
+from tunewise.methods.writing_at_once import WritingAtOnce
 from tunewise.models.encoder import Encoder
 from tunewise.models.prefix_tree import Request
 from tunewise.models.writing_base import WritingBase
 from tunewise.predictors.adapted_writer import AdaptedWriter
-from tunewise.predictors.base import Predictor
 from tunewise.predictors.written import WrittenPredictor
 from tunewise.training.precision import cast_writer
 from tunewise.training.texts import Texts, Writing
@@ -115,6 +116,7 @@ class WritingBench(Bench):
                     f"{getattr(config, name)!r}. Leave it at {only!r}."
                 )
         self.rung, self.said = config.rung, config.prompt or PromptConfig()
+        self.at_once = WritingAtOnce(self.rung)
         assert isinstance(self.base, WritingBase)
         asked = _asked(context, self.said, self.base)
         found = asked.requests(context.fold.train)
@@ -148,7 +150,7 @@ class WritingBench(Bench):
                 f"{self.rung}: {self._left_out:,} training rows are not learnt from: their answers are longer than the "
                 "room after their prompts, or have no tokens of their own."
             )
-        return tuple(said)
+        return (*said, *self.at_once.notes)
 
     def objective(self, config: TrainedConfig) -> Writing:
         return Writing(self.train, self.watched)
@@ -183,11 +185,19 @@ class WritingBench(Bench):
         loss_E: np.ndarray = answers_EK[:, 0].numpy() / wanted_E
         return loss_E
 
-    def predictions(
-        self, answers: Callable[[], Tensor], predictor: Callable[[], Predictor], rows: Sequence[int]
-    ) -> list[Prediction]:
-        race = self.context.fold.race
-        return predictor().predict([race[row] for row in rows])
+    def predictions(self, members: Sequence[Answering], rows: Sequence[int]) -> list[list[Prediction]]:
+        race, writers = self.context.fold.race, []
+        for member in members:
+            writer = member.predictor()
+            assert isinstance(writer, AdaptedWriter)
+            writers.append(writer)
+        return self.at_once.predictions(writers, [race[row] for row in rows])
+
+    def state(self) -> dict[str, Any]:
+        return self.at_once.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.at_once.restore(state)
 
 
 def _asked(context: Context, config: PromptConfig, base: WritingBase | None = None) -> WrittenPredictor:

@@ -10,7 +10,9 @@ from torch import nn
 from tunewise.models import fill, generate, score, seq2seq_score, seq2seq_write
 from tunewise.models.asked import Asked
 from tunewise.models.generate import Writer
+from tunewise.models.going import Going
 from tunewise.models.prefix_tree import Request
+from tunewise.models.together import Together, Turn
 
 
 class Scorer(Protocol):
@@ -63,3 +65,13 @@ def scorer_of(base: Asked) -> Scorer:
 def writer_of(base: Asked) -> Writer:
     """What writes with a base that `writes`."""
     return WRITERS[base.info.family](base)
+
+
+def writer_of_members(base: Asked, members: int, turn: Turn) -> Writer:
+    """What writes with members that are stacked in a base that `writes`, all of them at once."""
+    one = writer_of(base)
+
+    def begin(prompts: Sequence[np.ndarray]) -> Going:
+        return Together(one.begin, prompts, members=members, turn=turn)
+
+    return Writer(one.base, begin, members=members)

@@ -97,28 +97,32 @@ class _Row:
 
 
 class Writer:
-    """Writes answers with one base."""
+    """Writes answers with one base, or with each of several members that are adapted on it."""
 
-    def __init__(self, base: Asked, begin: Callable[[Sequence[np.ndarray]], Going]) -> None:
-        """`begin`: nothing written yet after these prompts."""
-        self.base, self._begin = base, begin
+    def __init__(self, base: Asked, begin: Callable[[Sequence[np.ndarray]], Going], *, members: int = 1) -> None:
+        """`begin`: nothing written yet after these prompts, which are those of one member after those of another."""
+        self.base, self.begin, self.members = base, begin, members
 
     def write(
         self, prompts: Sequence[np.ndarray], decoding: Decoding, *, allowed: Allowed | None = None
     ) -> list[Written]:
-        """An answer to each prompt (token ids, one at least), in order.
+        """An answer to each prompt (token ids, one at least), in order; of several members, of one after the other.
 
-        Greedy answers do not depend on the other prompts, but for rounding; sampled ones draw from (seed, prompt).
+        Greedy answers do not depend on the other prompts or members, but for rounding; sampled ones draw from (seed,
+        prompt).
         """
-        found: list[Written | None] = [None] * len(prompts)
-        lengths = np.array([decoding.beams * (len(ids) + decoding.max_new_tokens) for ids in prompts], dtype=np.int64)
+        found: list[Written | None] = [None] * (self.members * len(prompts))
+        each = self.members * decoding.beams
+        lengths = np.array([each * (len(ids) + decoding.max_new_tokens) for ids in prompts], dtype=np.int64)
         most = BATCH_TOKENS_CPU if self.base.device.type == "cpu" else BATCH_TOKENS_DEVICE
         budget = max(1, min(most, CACHE_BYTES // self._cache_bytes()))
         with torch.inference_mode(), fast_float32():
             for picks in by_length(lengths, budget):
-                for row in self._batch([prompts[i] for i in picks], picks.tolist(), decoding, allowed):
+                numbers = [member * len(prompts) + i for member in range(self.members) for i in picks.tolist()]
+                read = [prompts[i] for i in picks] * self.members
+                for row in self._batch(read, numbers, decoding, allowed):
                     found[row.number] = self._written(row)
-        return [each for each in found if each is not None]
+        return [answer for answer in found if answer is not None]
 
     def _cache_bytes(self) -> int:
         """Most that the keys and values of a token take."""
@@ -128,7 +132,7 @@ class Writer:
     def _batch(
         self, prompts: Sequence[np.ndarray], numbers: Sequence[int], decoding: Decoding, allowed: Allowed | None
     ) -> list[_Row]:
-        going = self._begin(prompts)
+        going = self.begin(prompts)
         if decoding.beams > 1:
             return self._by_beams(going, numbers, decoding, allowed)
         rows = [_Row(number) for number in numbers]

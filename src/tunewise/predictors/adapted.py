@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tunewise.adapters.files import FEATURES, Use, load_adapter, save_adapter
 from tunewise.adapters.prefix import PrefixForm
-from tunewise.adapters.stack import Form
+from tunewise.adapters.stack import Form, Stack
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
 from tunewise.models.asked import Asked
@@ -181,13 +181,19 @@ def _measured(settings: Mapping[str, Any]) -> Prompt | None:
 
 def with_adapter(base: AnyBase, tensors: Mapping[str, Tensor], adapter: Form) -> AnyBase:
     """The base with an adapter in a module tree of its own, and the room that it leaves."""
+    return with_adapters(base, [(tensors, adapter)])[0]
+
+
+def with_adapters(base: AnyBase, members: Sequence[tuple[Mapping[str, Tensor], Form]]) -> tuple[AnyBase, Stack]:
+    """As `with_adapter`, with several of one kind and shape, and their stack; rows are sorted by member."""
     adapted = copy.copy(base)
     tree = shared_tree(base.model)
-    stack = adapter.stack(tree, tensors)
-    stack.bind({name: tensor[None].to(stack.device) for name, tensor in tensors.items()})
+    stacks = [adapter.stack(tree, tensors) for tensors, adapter in members]
+    stack = stacks[0]
+    stack.hold(stacks, [tensors for tensors, _ in members])
     adapted.model = stack.attach(tree)
     adapted.info = dataclasses.replace(base.info, max_tokens=base.info.max_tokens - stack.reserved)
-    return adapted
+    return adapted, stack
 
 
 def own_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,6 @@
 """Answer by writing, with a base whose weights were changed: an adapter on it, or every weight of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -11,16 +11,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tunewise.adapters.files import Use, load_adapter, save_adapter
-from tunewise.adapters.stack import Form
+from tunewise.adapters.stack import Form, Pass
 from tunewise.config import Truncation
 from tunewise.errors import BundleError, ModelError
+from tunewise.models.answers import writer_of_members
 from tunewise.models.encoder import Encoder
-from tunewise.models.generate import Decoding
+from tunewise.models.generate import Decoding, Writer
 from tunewise.models.prefix_tree import Request
 from tunewise.models.tree import shared_tree
 from tunewise.models.writing_base import WritingBase
-from tunewise.predictors.adapted import ADAPTER, WEIGHTS, own_weights, with_adapter
+from tunewise.predictors.adapted import ADAPTER, WEIGHTS, own_weights, with_adapter, with_adapters
 from tunewise.predictors.base import Bases
+from tunewise.predictors.prompted import reading
 from tunewise.predictors.written import WrittenPredictor
 from tunewise.prompts.prompt import Prompt
 
@@ -59,6 +61,26 @@ class AdaptedWriter(WrittenPredictor):
         whole = shared_tree(base.whole)
         own_weights(whole, self.tensors)
         return base.over(whole)
+
+    @classmethod
+    def at_once(cls, writers: Sequence[Self]) -> Writer:
+        """What writes with all of these, which are alike but for their adapters' numbers, in one pass.
+
+        Raises:
+            NotStackable: in a pass, if the base calls a layer with rows that belong to no single member.
+        """
+        first = writers[0]
+        base, stack = with_adapters(first._frozen, [(each.tensors, each._form) for each in writers])
+
+        def turn(active: Sequence[int], rows: int, positions: int) -> None:
+            stack.now = Pass(active=tuple(active), sequences=rows, positions=positions)
+
+        return writer_of_members(reading(base, first.prompt), len(writers), turn)
+
+    @property
+    def _form(self) -> Form:
+        assert self.adapter is not None, "weights of the base are nobody's to share"
+        return self.adapter
 
     def changes_answers(self) -> bool:
         """Whether it gives other logits than the frozen base; an adapter that is not applied does not."""

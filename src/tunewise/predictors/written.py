@@ -14,7 +14,7 @@ from tunewise.models.asked import Asked
 from tunewise.models.constraint import of_choices, of_regex, of_schema, written_ids
 from tunewise.models.embed import Features
 from tunewise.models.encoder import Encoder
-from tunewise.models.generate import Decoding
+from tunewise.models.generate import Decoding, Writer, Written
 from tunewise.models.going import Allowed
 from tunewise.models.prefix_tree import Request
 from tunewise.predictors.base import Bases
@@ -78,7 +78,7 @@ class WrittenPredictor:
         self.given = Given()
         """What was given up for the last rows that were asked about."""
         self._allowed = allowed_by(self._asked, prompt, decoding)
-        self._writer = writer_of(base)
+        self.writer = writer_of(base)
 
     def predict(self, examples: Sequence[Example]) -> list[Prediction]:
         """Where an example has a target, its log-probability after the same prompt is told too."""
@@ -86,8 +86,28 @@ class WrittenPredictor:
             return []
         shown = shown_before(self, examples)
         fitted = self._fitted(examples, shown)
+        return self._told(examples, fitted, shown, self._written(fitted, self.writer))
+
+    def write(self, examples: Sequence[Example], writer: Writer) -> list[Written]:
+        """Answers to the examples' prompts by a writer: of this predictor, or of several that ask the same."""
+        return self._written(self._prompts(examples), writer)
+
+    def telling(self, examples: Sequence[Example], answers: Sequence[Written]) -> list[Prediction]:
+        """Predictions of the examples, by what was written for them."""
+        shown = shown_before(self, examples)
+        return self._told(examples, self._fitted(examples, shown), shown, answers)
+
+    def _written(self, fitted: Sequence[Sequence[Part]], writer: Writer) -> list[Written]:
         prompts = self._asked.prompt_ids([joined(parts) for parts in fitted])
-        answers = self._writer.write(prompts, self.decoding, allowed=self._allowed)
+        return writer.write(prompts, self.decoding, allowed=self._allowed)
+
+    def _told(
+        self,
+        examples: Sequence[Example],
+        fitted: Sequence[tuple[Part, ...]],
+        shown: Sequence[Sequence[Demonstration]] | None,
+        answers: Sequence[Written],
+    ) -> list[Prediction]:
         targets = self._targets(fitted, examples)
         predictions = [
             Prediction(

@@ -331,11 +331,15 @@ class _Race:
         if self.context.task.kind != "generate" or not self.method.trained:
             return bracket.predictions()
         found: list[list[Prediction]] = [[] for _ in self.alive]
+        said = set(bracket.notes)
         for start in range(0, n, WRITTEN_AT_ONCE):
             self.arena.stopper.check()
             rows = tuple(range(start, min(n, start + WRITTEN_AT_ONCE)))
             for own, more in zip(found, bracket.predictions(rows), strict=True):
                 own.extend(more)
+        for note in bracket.notes:
+            if note not in said:
+                self.arena.watcher.say(note)
         return found
 
     def _trial(

@@ -84,7 +84,7 @@ def saying(predictor: WrittenLabelPredictor, texts: Sequence[str], monkeypatch: 
     def write(prompts, decoding, *, allowed=None) -> list[Written]:
         return [Written(ids=(), text=text, log_probability=-1.0, ended=True) for text in texts]
 
-    monkeypatch.setattr(predictor._writer, "write", write)
+    monkeypatch.setattr(predictor.writer, "write", write)
 
 
 @pytest.mark.parametrize(
