@@ -25,19 +25,20 @@ from pretraining.pack import IDS, read
 from pretraining.tokenizer import EOS, LENGTH, MASK, held_out_texts
 from tunewise import seeding
 
-SEEN_AGAIN = LENGTH // 4
-"""Tokens that a window has in common with the one before it, so that none is foreseen from next to nothing."""
 ROWS = 16
 SPAN = 3
 
 
-def windows(tokens: int, length: int = LENGTH, again: int = SEEN_AGAIN) -> Iterator[tuple[int, int, int]]:
-    """(start, end, first that counts) of windows in which every token but the first counts once."""
+def windows(tokens: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, first that counts) of windows in which every token but the first counts once.
+
+    Each has a quarter in common with the one before it, so that none is foreseen from next to nothing.
+    """
     counted, start = 1, 0
     while counted < tokens:
         end = min(start + length, tokens)
         yield start, end, counted
-        counted, start = end, end - again
+        counted, start = end, end - length // 4
 
 
 @torch.inference_mode()
@@ -110,7 +111,7 @@ def measure(base: Path, tokens: Path, corpus: Path, *, against: Path | None, see
 
     grams = json.loads((tokens / "ngram.json").read_text("utf-8"))["parts"]
     config = AutoConfig.from_pretrained(base)
-    report: dict[str, Any] = {"parts": {}}
+    report: dict[str, Any] = {"parts": {}, "against": against.name if against else None}
     if config.architectures[0].endswith("ForCausalLM"):
         sides = {"base": base, **({"against": against} if against else {})}
         loaded = {

@@ -44,8 +44,11 @@ because something is measured on it. One byte-level BPE of 8,192 tokens for all 
 
 ## Training
 
-{tokens_read} million tokens were read ({share} of the corpus), in steps of {batch} rows of {length} tokens, by AdamW at
-a peak rate of {rate:g}, {schedule}. Loss in nats per token:
+{tokens_read} million tokens were read ({share} of the corpus), fp32, by `tunewise.training.loop`:
+
+{stages}
+
+Loss in nats per token:
 
 | tokens read (million) | learnt text | documentation kept out |
 |---|---|---|
@@ -64,12 +67,11 @@ arithmetic to rely on, and no language but English.
 
 def publish(trained: Path, tokens: Path, to: Path) -> str:
     """Write the folder, and say the digest of its weights."""
+    from safetensors.torch import load_file, save_file
     from transformers import AutoConfig
 
     told = json.loads((trained / "training.json").read_text("utf-8"))
-    measured = json.loads((trained / "measured.json").read_text("utf-8"))["parts"]
-    from safetensors.torch import load_file, save_file
-
+    measured = json.loads((trained / "measured.json").read_text("utf-8"))
     to.mkdir(parents=True, exist_ok=True)
     weights = load_file(trained / "model.safetensors")
     halves = {name: own.to(torch.float16).contiguous() for name, own in weights.items()}
@@ -94,11 +96,9 @@ def publish(trained: Path, tokens: Path, to: Path) -> str:
 
 def card(told: dict[str, Any], measured: dict[str, Any], corpus: int, architecture: str) -> str:
     """The model card; every number of it is of this training or measured."""
-    recipe, before = (
-        told["recipe"],
-        told["before"] or {"tokens_read": 0, "steps": 0, "train": [[], []], "dev": [[], []]},
-    )
-    read = before["tokens_read"] + told["tokens_read"]
+    stages = told["stages"]
+    recipe = stages[-1]["recipe"]
+    read = sum(stage["tokens_read"] for stage in stages)
     return CARD.format(
         family=recipe["family"],
         weights=f"{told['weights'] / 1e6:.1f}",
@@ -106,42 +106,44 @@ def card(told: dict[str, Any], measured: dict[str, Any], corpus: int, architectu
         tokens_learnt=f"{corpus / 1e6:.1f}",
         tokens_read=f"{read / 1e6:.1f}",
         share=f"{100 * read / corpus:.0f} %",
-        batch=recipe["batch_rows"],
-        length=recipe["length"],
-        rate=recipe["learning_rate"],
-        schedule=_schedule(recipe, before),
-        curve="\n".join(_curve(told, before)),
+        stages="\n".join(map(_stage, stages)),
+        curve="\n".join(_curve(stages)),
         able=ABLE[recipe["family"]],
         measured=_measured(measured),
     )
 
 
-def _schedule(recipe: dict[str, Any], before: dict[str, Any]) -> str:
-    if not before["steps"]:
-        return f"{recipe['schedule']} after a short warm-up"
-    return f"constant for {before['steps']:,} steps and then {recipe['schedule']} to zero"
+def _stage(stage: dict[str, Any]) -> str:
+    recipe = stage["recipe"]
+    rate = "constant" if recipe["schedule"] == "constant" else f"{recipe['schedule']} to zero"
+    return (
+        f"- {stage['steps']:,} steps of {recipe['batch_rows']} rows of {recipe['length']} tokens, AdamW at a peak rate "
+        f"of {recipe['learning_rate']:g}, {rate}"
+    )
 
 
-def _curve(told: dict[str, Any], before: dict[str, Any]) -> list[str]:
+def _curve(stages: list[dict[str, Any]]) -> list[str]:
     """A line for every evaluation: the mean loss of the steps before it, and the loss on what was kept out."""
-    lines = []
-    for part, offset in ((before, 0), (told, before["tokens_read"])):
-        (train_steps, train_losses), (dev_steps, dev_losses) = part["train"], part["dev"]
+    lines, offset = [], 0
+    for stage in stages:
+        (train_steps, train_losses), (dev_steps, dev_losses) = stage["train"], stage["dev"]
         since = 0
         for step, loss in zip(dev_steps, dev_losses, strict=True):
             own = [each for at, each in zip(train_steps, train_losses, strict=True) if since < at <= step]
-            tokens = offset + part["tokens_read"] * step / part["steps"]
+            tokens = offset + stage["tokens_read"] * step / stage["steps"]
             learnt = f"{sum(own) / len(own):.2f}" if own else ""
             lines.append(f"| {tokens / 1e6:.1f} | {learnt} | {loss:.2f} |")
             since = step
+        offset += stage["tokens_read"]
     return lines
 
 
-def _measured(parts: dict[str, Any]) -> str:
+def _measured(measured: dict[str, Any]) -> str:
     """A table of the held-out parts, the kinds of models side by side."""
+    parts = measured["parts"]
     [kind] = {kind for own in parts.values() for kind in own}
     sides = list(next(iter(parts.values()))[kind])
-    names = {"base": "this base", "against": "stories260K"}
+    names = {"base": "this base", "against": measured.get("against")}
     form = "{:.3f}" if kind == "bits_per_byte" else "{:.0%}"
     head = {
         "bits_per_byte": "Bits per byte of text that was kept out (fewer are better)",
@@ -152,7 +154,7 @@ def _measured(parts: dict[str, Any]) -> str:
         f"| {name} | " + " | ".join(form.format(own[kind][side]) for side in sides) + " |"
         for name, own in parts.items()
     ]
-    title = "| | " + " | ".join(names.get(side, side) for side in sides) + " |"
+    title = "| | " + " | ".join(names.get(side) or side for side in sides) + " |"
     return "\n".join([f"{head}:", "", title, "|---" * (len(sides) + 1) + "|", *rows])
 
 
@@ -162,7 +164,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=Path, default=ROOT / "pretraining/build/tokens")
     parser.add_argument("--to", type=Path, help="default: where it is installed from")
     given = parser.parse_args()
-    family = json.loads((given.trained / "training.json").read_text("utf-8"))["recipe"]["family"]
+    family = json.loads((given.trained / "training.json").read_text("utf-8"))["stages"][-1]["recipe"]["family"]
     to = given.to or ROOT / "src/tunewise/models/bundled" / family
     print(publish(given.trained, given.tokens, to))
 

@@ -8,6 +8,7 @@ micro-batch, E rows, N tokens that are said, V vocabulary.
 
 import argparse
 import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ class Trained:
             self._leaves[name].data = view[0]
         self.encoder: Any = SimpleNamespace(device=device)
         self._fresh = True
+        # a masked base gives logits where something is said only, the others everywhere
+        self._sparse = getattr(model.config, "sparse_prediction", False)
         # products in bf16 where the device has them; weights, sums and losses stay in fp32
         self._bf16 = device.type == "cuda" and bf16_is_fast("cuda")
 
@@ -108,20 +111,17 @@ class Trained:
         own = torch.autocast("cuda", torch.bfloat16) if self._bf16 else contextlib.nullcontext()
         with own:
             logits_NV = self._logits(read_RT, said_RT)
-        said = said_RT != NOT_SAID
-        # a masked base gives logits where something is said only, the others everywhere
-        at_RT = said if len(logits_NV) < said.numel() else torch.ones_like(said)
+        at_RT = said_RT != NOT_SAID if self._sparse else torch.ones_like(said_RT, dtype=torch.bool)
         loss_N = F.cross_entropy(logits_NV.float(), said_RT[at_RT], reduction="none", ignore_index=NOT_SAID)
         row_N = at_RT.nonzero()[:, 0]
         return torch.zeros(len(said_RT), device=loss_N.device).index_add_(0, row_N, loss_N)
 
     def _logits(self, read_RT: Tensor, said_RT: Tensor) -> Tensor:
         mask_RT = (read_RT != IDS[PAD]).long()
-        config = self.model.config
-        if getattr(config, "sparse_prediction", False):
+        if self._sparse:
             sparse_NV: Tensor = self.model(input_ids=read_RT, attention_mask=mask_RT, labels=said_RT).logits
             return sparse_NV
-        if not config.is_encoder_decoder:
+        if not self.model.config.is_encoder_decoder:
             logits_RTV: Tensor = self.model(input_ids=read_RT, attention_mask=mask_RT).logits
             return logits_RTV.flatten(0, 1)
         # a decoder reads <pad>, and then what it said
@@ -204,38 +204,47 @@ class Foreseeing:
         return torch.from_numpy(read_RT).to(self._device), torch.from_numpy(said_RT).to(self._device)
 
 
-def material(recipe: Recipe, tokens: Path, part: str, vocabulary: int) -> Material:
-    """A part as this family learns from it."""
+def material(recipe: Recipe, tokens: Path, part: str, vocabulary: int, *, seed: int) -> Material:
+    """A part as this family learns from it; the seed says which rows documents make."""
     shard = read(tokens, part)
     if recipe.family == "seq2seq":
         plain = np.flatnonzero(shard.answer_D == 0)
-        stream = Stream(shard, plain.tolist(), length=taken_for(recipe.length), seed=recipe.seed)
+        stream = Stream(shard, plain.tolist(), length=taken_for(recipe.length), seed=seed)
         none = Shard(np.empty(0, np.uint16), np.zeros(1, np.int64), np.empty(0, np.int64))
         questions = read(tokens, "questions") if part == "train" else none
         return SpansAndQuestions(stream, questions, length=recipe.length, answer_length=recipe.answer_length)
-    stream = Stream(shard, length=recipe.length, seed=recipe.seed)
+    stream = Stream(shard, length=recipe.length, seed=seed)
     return NextTokens(stream) if recipe.family == "causal" else MaskedTokens(stream, vocabulary=vocabulary)
 
 
 def train(recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, *, device: str = "auto") -> dict[str, Any]:
-    """Train to the end, and save model, tokenizer and `training.json`, in which the loss curves are."""
+    """Train to the end, and save model, tokenizer and `training.json`, in which all stages are with their losses."""
     where = resolve_device(device)
     learnt = load(tokenizer)
     vocabulary = learnt.get_vocab_size()
     population = Trained(fresh(recipe.family, recipe.size, seed=recipe.seed, vocabulary=vocabulary), where)
-    rows, dev = (material(recipe, tokens, part, vocabulary) for part in ("train", "docs"))
+    earlier: list[dict[str, Any]] = []
+    if recipe.after is not None:
+        weights_PN, earlier = newest(Path(recipe.after))
+        population.flat.values_PN.copy_(weights_PN)
+        if (out / "begun.json").is_file():  # the other may have gone on since
+            earlier = json.loads((out / "begun.json").read_text("utf-8"))["earlier"]
+    # what goes on from another training reads rows in another order, packed and masked anew
+    seed = seeding.derive(recipe.seed, *(stage["steps"] for stage in earlier)) % 2**32 if earlier else recipe.seed
+    rows = material(recipe, tokens, "train", vocabulary, seed=seed)
+    dev = material(recipe, tokens, "docs", vocabulary, seed=recipe.seed)
     objective = Foreseeing(
         Rows(rows, np.arange(len(rows.tokens_E))),
         Rows(dev, np.arange(min(recipe.dev_rows, len(dev.tokens_E)))),
-        seed=recipe.seed,
+        seed=seed,
         device=where,
     )
     plan = Plan(
         epochs=recipe.epochs,
         batch_size=recipe.batch_rows,
-        seed=recipe.seed,
+        seed=seed,
         evaluations=recipe.evaluations,
-        patience=recipe.evaluations + 1,  # a cosine is followed to its end
+        patience=recipe.evaluations + 1,  # it goes to its end, whatever dev says
         schedule=recipe.schedule,
     )
     own = Settings(
@@ -243,47 +252,46 @@ def train(recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, *, device: s
         weight_decay=recipe.weight_decay,
         warmup_share=min(0.5, recipe.warmup_steps / plan.horizon(objective.train.sizes.rows)),
     )
-    before = None
-    if recipe.after is not None:
-        tensors, meta = newest(Path(recipe.after))
-        population.flat.values_PN.copy_(tensors["values_PN"])
-        [known] = meta["members"]
-        before = {
-            "steps": meta["step"],
-            "tokens_read": tokens_of(meta["step"], rows, recipe),
-            **{part: [known[f"{part}_steps"], known[f"{part}_losses"]] for part in ("train", "dev")},
-        }
     loop = Loop(population, objective, plan, [own])  # type: ignore[arg-type]  # it asks for no vectors of texts
+    begun = {"recipe": vars(recipe), "tokens_per_step": float(rows.tokens_E.mean()) * recipe.batch_rows}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "begun.json").write_text(json.dumps({**begun, "earlier": earlier}, indent=1) + "\n", "utf-8")
     run_to_end(loop, out / "checkpoints", recipe.slices)
     [member] = loop.members
     if member.reason:
         raise SystemExit(f"pretraining: {recipe.family} {member.reason}. Lower --learning-rate.")
-    population.model.eval().cpu().save_pretrained(out)
+    population.model.eval().cpu()
+    if hasattr(population.model.config, "sparse_prediction"):
+        population.model.config.sparse_prediction = False  # who uses it wants logits of every token
+    population.model.save_pretrained(out)
     of_family(learnt, recipe.family).save_pretrained(out)
     report = {
-        "recipe": vars(recipe),
         "weights": population.trainable_parameters,
-        "steps": loop.horizon,
-        "tokens_read": tokens_of(loop.horizon, rows, recipe),
-        "train": [member.train_steps, member.train_losses],
-        "dev": [member.dev_steps, member.dev_losses],
-        "before": before,
+        "stages": [*earlier, stage_of(begun, loop.step, dataclasses.asdict(member))],
     }
     (out / "training.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     return report
 
 
-def tokens_of(steps: int, rows: Material, recipe: Recipe) -> int:
-    """How many tokens so many steps read, rows being of one length on average."""
-    return round(float(rows.tokens_E.mean()) * recipe.batch_rows * steps)
+def stage_of(begun: Mapping[str, Any], steps: int, member: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of a training, ended or not."""
+    return {
+        "recipe": begun["recipe"],
+        "steps": steps,
+        "tokens_read": round(begun["tokens_per_step"] * steps),
+        "train": [member["train_steps"], member["train_losses"]],
+        "dev": [member["dev_steps"], member["dev_losses"]],
+    }
 
 
-def newest(out: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-    """Tensors and plain values of a training's newest checkpoint."""
+def newest(out: Path) -> tuple[Tensor, list[dict[str, Any]]]:
+    """The weights of a training's newest checkpoint, and its stages so far."""
     found = load_checkpoint(out / "checkpoints", print)
     if found is None:
         raise SystemExit(f"pretraining: {out} has no checkpoint to start from; train there first.")
-    return found[1:]
+    _, tensors, meta = found
+    begun = json.loads((out / "begun.json").read_text("utf-8"))
+    return tensors["values_PN"], [*begun["earlier"], stage_of(begun, meta["step"], meta["members"][0])]
 
 
 def run_to_end(loop: Loop, checkpoints: Path, slices: int) -> None:

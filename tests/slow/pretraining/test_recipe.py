@@ -121,7 +121,7 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         )
         folder = tmp_path / family
         told = train.train(recipe, tokens, tmp_path / "tokenizer", folder)
-        _, losses = told["dev"]
+        _, losses = told["stages"][-1]["dev"]
         assert losses[-1] < losses[0] - 0.2, (family, losses)
         # cut short after the newest checkpoint but one, it goes on to the same weights
         weights = digests(folder)["model.safetensors"]
@@ -129,8 +129,9 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         train.train(recipe, tokens, tmp_path / "tokenizer", folder)
         assert digests(folder)["model.safetensors"] == weights
         assert load_base(str(folder)).info.family == family
-        found = measure.measure(folder, tokens, tmp_path / "a", against=tmp_path / "causal")["parts"]["docs"]
-        (folder / "measured.json").write_text(json.dumps({"parts": {"docs": found}}), "utf-8")
+        found = measure.measure(folder, tokens, tmp_path / "a", against=tmp_path / "causal")
+        docs = found["parts"]["docs"]
+        (folder / "measured.json").write_text(json.dumps(found), "utf-8")
         digest = publish.publish(folder, tokens, tmp_path / "published" / family)
         halves, whole = (load_base(str(path), device="cpu") for path in (tmp_path / "published" / family, folder))
         assert halves.info.sha256 == digest
@@ -138,16 +139,17 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         for (name, half), (_, own) in zip(halves.model.named_parameters(), whole.model.named_parameters(), strict=True):
             assert torch.allclose(half, own, rtol=1e-3, atol=1e-4), name
         card = (tmp_path / "published" / family / "README.md").read_text("utf-8")
-        assert f"{told['dev'][1][-1]:.2f}" in card
-        assert "license: apache-2.0" in card
+        assert f"{losses[-1]:.2f}" in card
+        assert f"- {told['stages'][0]['steps']:,} steps of 16 rows of 64 tokens" in card
         if family == "causal":
-            bits = found["bits_per_byte"]
+            bits = docs["bits_per_byte"]
             assert bits["base"] == bits["against"] < 0.8 * uniform
             assert bits["5-gram"] == measured["docs"]["bits_per_byte"]
         else:
-            [(kind, share)] = found.items()
+            [(kind, share)] = docs.items()
             assert kind == {"masked": "masked_tokens", "seq2seq": "spans_of_3"}[family]
-            assert 0 <= share["base"] <= 1
+            assert share["5-gram"] == measured["docs"][f"{kind}_5gram"]
+            assert not json.loads((folder / "config.json").read_text("utf-8")).get("sparse_prediction")
 
     # what was trained with a constant rate goes on from its newest weights to a rate of zero
     stable = dataclasses.replace(recipe, family="causal", schedule="constant", epochs=1)
@@ -156,12 +158,14 @@ def test_the_recipe_from_sources_to_batches(tmp_path):
         stable, schedule="linear", after=str(tmp_path / "stable"), warmup_steps=1, evaluations=4
     )
     begun, ended = (
-        train.train(each, tokens, tmp_path / "tokenizer", tmp_path / name)["dev"][1]
+        train.train(each, tokens, tmp_path / "tokenizer", tmp_path / name)["stages"][-1]["dev"][1]
         for each, name in ((stable, "again"), (decay, "decay"))
     )
-    before = json.loads((tmp_path / "decay" / "training.json").read_text("utf-8"))["before"]
-    assert before["steps"] == json.loads((tmp_path / "stable" / "training.json").read_text("utf-8"))["steps"]
-    assert before["dev"][1] == begun
+    first, second = json.loads((tmp_path / "decay" / "training.json").read_text("utf-8"))["stages"]
+    [alone] = json.loads((tmp_path / "stable" / "training.json").read_text("utf-8"))["stages"]
+    assert first == alone
+    assert first["recipe"]["schedule"] == "constant"
+    assert second["train"][1][0] < first["train"][1][0] - 0.2
     assert ended[0] < begun[0]
     assert ended[-1] < begun[-1]
     with pytest.raises(SystemExit, match="no checkpoint to start from"):
