@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 
 from tunewise.errors import RunError
 
-SCHEMA = 3
+SCHEMA = 4
+"""Of what a ledger records, and of what a resumed run takes to be the same as before, such as seeds."""
 
 
 @contextlib.contextmanager
@@ -128,7 +129,10 @@ class Ledger:
         except sqlite3.Error as error:
             raise RunError(f"{path}: the ledger cannot be opened ({error}). The run cannot be continued.") from error
         if schema != SCHEMA:
-            raise RunError(f"{path}: written by another version (schema {schema}, this one reads {SCHEMA}).")
+            raise RunError(
+                f"{path}: written by another version (schema {schema}, this one reads {SCHEMA}), and would not go on as "
+                "it began. Continue it with that version, or begin a new run, with --out."
+            )
 
     def recall(self, kind: str, key: str = "") -> Any | None:
         """The value of a fact, or None when it was not recorded."""

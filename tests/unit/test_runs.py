@@ -1,7 +1,9 @@
 """What is on disk is old or new, never torn; what was done is not done twice."""
 
+import contextlib
 import json
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,17 @@ def test_a_damaged_ledger_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 100)
     with pytest.raises(RunError, match="the ledger cannot be opened"):
         Ledger(tmp_path / "ledger.sqlite")
+
+
+@pytest.mark.parametrize("schema", [3, 99])
+def test_a_run_of_another_version_is_not_continued(tmp_path: Path, schema: int) -> None:
+    """Up to schema 3 the seeds of brackets came from a base's name: such a run would go on with other draws."""
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as base:
+        base.execute("UPDATE facts SET value = ? WHERE kind = 'schema'", (str(schema),))
+    with pytest.raises(RunError, match=rf"written by another version \(schema {schema}.* begin a new run, with --out"):
+        Ledger(path)
 
 
 def test_nan_is_never_written_as_a_number(tmp_path: Path) -> None:
