@@ -130,8 +130,8 @@ class Ledger:
             raise RunError(f"{path}: the ledger cannot be opened ({error}). The run cannot be continued.") from error
         if schema != SCHEMA:
             raise RunError(
-                f"{path}: written by another version (schema {schema}, this one reads {SCHEMA}), and would not go on as "
-                "it began. Continue it with that version, or begin a new run, with --out."
+                f"{path}: written by another version (schema {schema}, this one reads {SCHEMA}), and would not go on "
+                "as it began. Continue it with that version, or begin a new run, with --out."
             )
 
     def recall(self, kind: str, key: str = "") -> Any | None:

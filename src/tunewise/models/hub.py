@@ -7,9 +7,10 @@ import urllib.request
 from pathlib import Path
 
 from tunewise.errors import ModelError
+from tunewise.models import tokenizer_files
 
 PROBE_SECONDS = 5.0
-FILES = ["*.json", "*.txt", "*.model", "*.spm", "*.jinja", "1_Pooling/*", "README.md"]
+FILES = ["*.json", *tokenizer_files.FILES, "*.jinja", "1_Pooling/*", "README.md"]
 SUBFOLDERS = ["onnx/*", "openvino/*", "coreml/*", "*/*.safetensors", "*/*.bin"]
 
 

@@ -18,6 +18,7 @@ from tunewise.models.load import Bundled, describe_base, load_base, quiet_transf
 from tunewise.models.tiny import tiny_encoder
 from tunewise.models.tiny_causal import ARCHITECTURES as CAUSAL
 from tunewise.models.tiny_causal import tiny_causal
+from tunewise.models.tokenizer_files import tokenizer_digest
 
 
 @pytest.fixture
@@ -64,6 +65,33 @@ def test_a_hub_name_is_answered_at_once_when_the_hub_is_off(monkeypatch: pytest.
     with pytest.raises(ModelError, match=r"no-such/base: not found locally, and the hub is switched off"):
         load_base("no-such/base")
     assert time.monotonic() - start < 3
+
+
+VOCABULARIES = [
+    *("bpe.codes", "byte_maps.json", "dict.txt", "emoji.json", "entity_vocab.json", "merges.txt", "normalizer.json"),
+    *("prophetnet.tokenizer", "sentencepiece.bpe.model", "sentencepiece.model", "source.spm", "spiece.model"),
+    *("spm.model", "spm_char.model", "target.spm", "target_vocab.json", "tokenizer.json", "tokenizer.model"),
+    *("tokenizer_config.json", "vocab-src.json", "vocab-tgt.json", "vocab.json", "vocab.txt", "word_shape.json"),
+    *("word_pronunciation.json", "special_tokens_map.json", "added_tokens.json", "tekken.json", "tokenizer.model.v3"),
+    *("cl100k.tiktoken", "chat_template.jinja", "chat_template.json", "sentence_bert_config.json"),
+]
+"""As the tokenizers of transformers name them."""
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_what_texts_are_read_with_is_fetched_and_told_apart(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"a": 1}', "utf-8")
+    before = tokenizer_digest(tmp_path)
+    (tmp_path / name).write_text('{"a": 2}', "utf-8")
+    assert tokenizer_digest(tmp_path) != before
+    assert list(filter_repo_objects([name], allow_patterns=hub.FILES, ignore_patterns=hub.SUBFOLDERS)) == [name]
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE.txt", "requirements.txt", "config.json", "model.safetensors"])
+def test_what_texts_are_not_read_with_makes_no_other_tokenizer(tmp_path: Path, name: str) -> None:
+    before = tokenizer_digest(tmp_path)
+    (tmp_path / name).write_text("{}", "utf-8")
+    assert tokenizer_digest(tmp_path) == before
 
 
 def test_tokenizers_and_chat_templates_are_fetched_and_copies_for_other_engines_are_not() -> None:
