@@ -99,8 +99,10 @@ def spans(model: Any, tokens_N: Ints, places: Ints) -> float:
     return right / len(places)
 
 
-def measure(base: Path, tokens: Path, corpus: Path, *, against: Path | None, seed: int = 0) -> dict[str, Any]:
-    """Figures of every held-out part, the 5-gram's beside them."""
+def measure(
+    base: Path, tokens: Path, corpus: Path, *, against: Path | None, parts: Sequence[str] = (), seed: int = 0
+) -> dict[str, Any]:
+    """Figures of these held-out parts, or of all, the 5-gram's beside them."""
     from transformers import (
         AutoConfig,
         AutoModelForCausalLM,
@@ -110,6 +112,9 @@ def measure(base: Path, tokens: Path, corpus: Path, *, against: Path | None, see
     )
 
     grams = json.loads((tokens / "ngram.json").read_text("utf-8"))["parts"]
+    if unknown := sorted(set(parts) - set(grams)):
+        raise SystemExit(f"pretraining: there is no part {', '.join(unknown)}; there are {', '.join(grams)}.")
+    asked = parts or list(grams)
     config = AutoConfig.from_pretrained(base)
     report: dict[str, Any] = {"parts": {}, "against": against.name if against else None}
     if config.architectures[0].endswith("ForCausalLM"):
@@ -121,14 +126,14 @@ def measure(base: Path, tokens: Path, corpus: Path, *, against: Path | None, see
             )
             for side, path in sides.items()
         }
-        for name, texts in held_out_texts(corpus):
+        for name, texts in ((name, texts) for name, texts in held_out_texts(corpus) if name in asked):
             own = {side: bits_per_byte(*pair, texts) for side, pair in loaded.items()}
             report["parts"][name] = {"bits_per_byte": {**own, "5-gram": grams[name]["bits_per_byte"]}}
             print(name, report["parts"][name], flush=True)
         return report
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForMaskedLM
     model = kind.from_pretrained(base, dtype=torch.float32).eval()
-    for name, gram in grams.items():
+    for name, gram in ((name, grams[name]) for name in asked):
         tokens_N = np.asarray(read(tokens, name).tokens_N, dtype=np.int64)
         places, hidden_N = hidden_places(tokens_N, gram["guesses"], seeding.generator(seed, "guesses", name))
         if config.is_encoder_decoder:
@@ -146,11 +151,12 @@ def measure(base: Path, tokens: Path, corpus: Path, *, against: Path | None, see
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=Path)
+    parser.add_argument("--parts", nargs="+", default=[], help="of what was held out, such as docs; default: all")
     parser.add_argument("--against", type=Path, help="another causal base")
     parser.add_argument("--tokens", type=Path, default=ROOT / "pretraining/build/tokens")
     parser.add_argument("--corpus", type=Path, default=ROOT / "pretraining/build/corpus")
     given = parser.parse_args()
-    report = measure(given.base, given.tokens, given.corpus, against=given.against)
+    report = measure(given.base, given.tokens, given.corpus, against=given.against, parts=given.parts)
     (given.base / "measured.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
 
 
