@@ -281,7 +281,7 @@ def _drawn(context: Context, prompt: Prompt) -> tuple[tuple[Demonstration, ...],
 
 def _cost_of_all(context: Context, config: ClozeConfig) -> Cost:
     """Of a candidate that trains every weight, or those of the top blocks."""
-    numbers, top = numbers_of(context.base), config.top_layers
+    numbers, top = numbers_of(context), config.top_layers
     if top is not None:
         upper = LowerBlocks(context.base, top).upper(context.base.model)
         numbers = sum(own.numel() for _, block in upper for own in block.parameters())

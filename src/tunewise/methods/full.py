@@ -96,7 +96,7 @@ class Full:
         return [dataclasses.replace(default, **values) for values in space.ask(searched, n)]
 
     def cost(self, context: Context, config: FullConfig) -> Cost:
-        numbers, kept_layers = numbers_of(context.base), None
+        numbers, kept_layers = numbers_of(context), None
         if config.top_layers is not None:
             upper = LowerBlocks(context.base, config.top_layers).upper(context.base.model)
             numbers = sum(own.numel() for _, block in upper for own in block.parameters())

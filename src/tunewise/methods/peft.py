@@ -122,7 +122,7 @@ class Peft:
             config,
             work_per_token=WORK_ADAPTER,
             adapted_numbers=self._rehearse(context, config).trained_numbers,
-            copied_numbers=numbers_of(context.base),
+            copied_numbers=numbers_of(context),
         )
 
     def open(self, context: Context, configs: Sequence[PeftRungConfig]) -> Bracket:

@@ -114,7 +114,7 @@ class StackedMethod(ABC):
             config,
             work_per_token=WORK_ADAPTER,
             adapted_numbers=sum(prod(shape) for shape in shapes.values()),
-            copied_numbers=numbers_of(context.base),
+            copied_numbers=numbers_of(context),
             kept_layers=top_layers(config),
         )
         return with_kept_states(whole, context, config)

@@ -4,8 +4,8 @@ from torch import nn
 
 from tunewise.methods.base import Context
 from tunewise.methods.trained_config import TrainedConfig
-from tunewise.models.encoder import Encoder
 from tunewise.models.seq2seq import EncoderDecoder
+from tunewise.models.writing_base import WritingBase
 from tunewise.training.estimate import estimate
 from tunewise.training.precision import working_dtype
 from tunewise.types import Cost
@@ -50,11 +50,11 @@ def trained_cost(
     )
 
 
-def numbers_of(base: Encoder) -> int:
-    """Weights of the base that are trained or adapted: of an encoder-decoder whose encoder alone reads, that one's."""
-    if base.info.family != "seq2seq":
-        return base.info.parameters
-    return sum(weight.numel() for weight in base.model.parameters())
+def numbers_of(context: Context) -> int:
+    """Weights that are trained or adapted: of what reads, and where texts are learnt of what reads the vocabulary."""
+    base = context.base
+    model = base.whole if context.task.kind == "generate" and isinstance(base, WritingBase) else base.model
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def _layers(model: nn.Module) -> float:

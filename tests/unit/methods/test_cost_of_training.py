@@ -1,10 +1,13 @@
 """What a candidate is expected to take, where the base has an encoder and a decoder."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from tunewise.config import Budget, DataConfig, Task
 from tunewise.methods import get_method
@@ -58,6 +61,17 @@ def test_where_labels_are_read_off_the_encoder_the_decoder_costs_nothing(base: A
     assert cost("full", context_of(base, "classify")).trainable_parameters == weights(base.model) + head
     assert weights(base.model) < base.info.parameters
     assert cost("full", context_of(base, "generate")).trainable_parameters == base.info.parameters
+
+
+def test_what_reads_the_vocabulary_is_counted_where_it_is_a_table_of_its_own(base: Any, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base.info.path, tmp_path / "untied"))
+    config = AutoConfig.from_pretrained(folder, tie_word_embeddings=False)
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
+    context = context_of(load_base(str(folder), device="cpu", dtype="float32"), "generate")
+    method = get_method("full")
+    config = dataclasses.replace(method.default(context), epochs=1.0)
+    bracket = method.open(context, [config])
+    assert method.cost(context, config).trainable_parameters == bracket.trainable_parameters(0)
 
 
 def test_a_decoder_that_is_deeper_than_its_encoder_keeps_more(base: Any) -> None:
