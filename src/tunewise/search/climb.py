@@ -10,7 +10,6 @@ import numpy as np
 import psutil
 
 from tunewise.config import from_plain
-from tunewise.evaluation.compare import standard_error
 from tunewise.evaluation.intervals import interval
 from tunewise.evaluation.metrics import METRICS
 from tunewise.methods import get_method
@@ -19,13 +18,15 @@ from tunewise.methods.folded import cost_of, refit_work
 from tunewise.search.arena import Arena
 from tunewise.search.budget import Purse
 from tunewise.search.halving import expected_looks, expected_share
+from tunewise.search.losses import member_losses
 from tunewise.search.prior import Earlier, first_to_try
 from tunewise.search.saved import race_predictions
 from tunewise.search.space import FixedGrid, OptunaSpace
 from tunewise.search.trial import look_work, run_bracket
+from tunewise.search.winner import ranked
 from tunewise.seeding import derive, generator
 from tunewise.training.diagnosis import diagnose, nudge
-from tunewise.types import Candidate, Finished, Status, Trial, Unfinished, to_plain
+from tunewise.types import Candidate, Finished, Prediction, Status, Trial, Unfinished, to_plain
 
 MAX_BRACKET = 16
 ALL_DEFAULTS = 0.5
@@ -204,20 +205,24 @@ class Climb:
         return trials
 
     def _ranked(self, old: Finished, new: Finished, context: Context) -> tuple[Finished, Finished]:
-        """The better one first: by score on race, and within one paired standard error of it by loss."""
-        old_EK, new_EK = self._table(old, context), self._table(new, context)
-        metric, n = METRICS.get(self.arena.task.metric), len(context.labels)
-        rng = generator(context.seed, "better")
-        error = standard_error(metric, old_EK, new_EK, n_labels=n, clusters=self.arena.clusters, rng=rng, draws=200)
-        if abs(new.score - old.score) <= error:
-            ahead = new.loss is not None and (old.loss is None or new.loss < old.loss)
-        else:
-            ahead = (new.score > old.score) == metric.greater_is_better
-        return (new, old) if ahead else (old, new)
+        """The better one first, as members of one bracket are ranked."""
+        both = (old, new)
+        answers = [self._answers(trial, context) for trial in both]
+        first, second = ranked(
+            self.arena,
+            context,
+            table_P=[self.arena.judge(own, context.labels) for own in answers],
+            score_P=np.array([trial.score for trial in both]),
+            losses=[member_losses(own, context) for own in answers],
+            failed_P=[None, None],
+        )
+        return both[first], both[second]
+
+    def _answers(self, trial: Finished, context: Context) -> list[Prediction]:
+        return race_predictions(self.arena.run.folder / str(trial.folder), context.labels)
 
     def _table(self, trial: Finished, context: Context) -> np.ndarray:
-        predictions = race_predictions(self.arena.run.folder / str(trial.folder), context.labels)
-        return self.arena.judge(predictions, context.labels)
+        return self.arena.judge(self._answers(trial, context), context.labels)
 
     def _tell(self, rung: Rung, context: Context) -> None:
         watcher, method, base = self.arena.watcher, rung.method.name, rung.base

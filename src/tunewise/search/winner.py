@@ -1,4 +1,4 @@
-"""Which member of a bracket is taken: of those near the best by metric, the one with the lowest loss.
+"""Which is taken of a bracket's members, or of two brackets' winners: near the best by metric, that of lowest loss.
 
 P members, E race rows, K numbers of a metric's statistics.
 """

@@ -19,6 +19,7 @@ from tunewise.runs import Run
 from tunewise.search import trial
 from tunewise.search.arena import Arena
 from tunewise.search.budget import Clock
+from tunewise.search.climb import Climb
 from tunewise.search.losses import look_losses
 from tunewise.search.stopper import Stopper
 from tunewise.search.trial import run_bracket
@@ -188,6 +189,23 @@ def test_texts_decide_between_equals_by_the_rows_that_both_can_read(
     trials = run_bracket(arena, FakeMethod(), context, [FakeConfig(), FakeConfig()], name="b", halve=False)
     assert [isinstance(t, Finished) and t.folder for t in trials] == [None, "trials/b"]
     assert [t.loss for t in trials if isinstance(t, Finished)] == pytest.approx([0.5, 1.55])
+
+
+def test_winners_of_two_brackets_are_compared_by_the_rows_that_both_can_read(
+    arena: Arena, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = dataclasses.replace(arena.task, kind="generate", metric="exact_match")
+    arena.task, context = task, dataclasses.replace(context, task=task)
+    answers, found = TextBracket([FakeConfig()] * 2).predictions(), []
+    for member in (0, 1):
+        bracket = TextBracket([FakeConfig()])
+        monkeypatch.setattr(bracket, "predictions", lambda rows=None, at=member: answers[at : at + 1])
+        monkeypatch.setattr(FakeMethod, "open", lambda self, context, configs, own=bracket: own)
+        found += run_bracket(arena, FakeMethod(), context, [FakeConfig()], name=f"b{member}", halve=False)
+    assert [trial.loss for trial in found] == pytest.approx([0.5, 1.55])
+    climb = Climb(arena, None, None, ["b"], ["lora"])  # type: ignore[arg-type]
+    assert climb._ranked(found[0], found[1], context) == (found[1], found[0])
+    assert climb._ranked(found[1], found[0], context) == (found[1], found[0])
 
 
 def test_losers_leave_the_race_where_the_order_holds(arena: Arena, context: Context) -> None:
