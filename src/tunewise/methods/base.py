@@ -231,10 +231,27 @@ def default_of(method: "Method", context: Context) -> Any:
     return settled(method, context, method.default(context))
 
 
+ASKED_AGAIN = 3
+"""Times that twice as many configs are asked for, where too few of them can be tried."""
+
+
 def proposed(method: "Method", context: Context, space: Space, rng: np.random.Generator, n: int) -> list[Any]:
     """Up to n configs to try, each once; not among them the default and what the task's settings make impossible."""
-    first, found = default_of(method, context), []
-    for config in method.propose(context, space, rng, n):
+    first, seen = default_of(method, context), 0
+    found: list[Any] = []
+    for again in range(1 + ASKED_AGAIN):
+        configs = method.propose(context, space, rng, n * 2**again)
+        found = _possible(method, context, configs, first)
+        if len(found) >= n or len(configs) <= seen:
+            break
+        seen = len(configs)
+    return found[:n]
+
+
+def _possible(method: "Method", context: Context, configs: Sequence[Any], first: Any) -> list[Any]:
+    """These configs with the task's settings, each once, without the first and what cannot be."""
+    found: list[Any] = []
+    for config in configs:
         try:
             own = settled(method, context, config)
         except ConfigError:
@@ -269,7 +286,7 @@ class Method(Protocol):
         """Up to n configs to try; `proposed` leaves out the default and what comes twice."""
 
     def cost(self, context: Context, config: Any) -> Cost:
-        """Of one candidate; the features of the frozen base are paid by the run, not by the rungs that read them."""
+        """Of one candidate, without what several share: the run pays features of the frozen base, a bracket its own."""
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket: ...
 

@@ -69,6 +69,16 @@ def test_count_rows_and_order_are_searched_as_far_as_candidates_go(context_of, k
     assert (len({config.calibration for config in many}) > 1) == (kind == "classify")
 
 
+def test_what_the_settings_make_impossible_leaves_its_place_to_another(context_of) -> None:
+    context, method, rng = context_of(), get_method("few_shot"), np.random.default_rng(0)
+    task = dataclasses.replace(context.task, settings={"few_shot": {"answer": "constrained"}})
+    context = dataclasses.replace(context, task=task)
+    found = [proposed(method, context, OptunaSpace(3, []), rng, n) for n in range(9)]
+    assert [len(configs) for configs in found] == list(range(9))
+    assert all(configs == found[-1][: len(configs)] for configs in found)
+    assert {config.answer for config in found[-1]} == {"constrained"}
+
+
 def test_where_no_prompt_has_room_for_a_shown_row_it_is_said(context_of) -> None:
     context = context_of()
     long = tuple(Example(id=f"l{i}", fields={"text": "ok " * 300}, target=("no", "yes")[i % 2]) for i in range(8))
