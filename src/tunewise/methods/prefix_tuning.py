@@ -13,11 +13,11 @@ from tunewise.adapters.soft_prompt import TextMember
 from tunewise.adapters.stack import Form
 from tunewise.errors import ConfigError
 from tunewise.methods.base import Bracket, Choice, Context, Parameters, Real
-from tunewise.methods.bench import Bench
 from tunewise.methods.prompt_tuning import VirtualTokenConfig, VirtualTokens, drawn_rows, words_of
 from tunewise.models.embed import FeatureStore
 from tunewise.models.encoder import Encoder
-from tunewise.models.seq2seq import Seq2Seq
+from tunewise.models.seq2seq import AtAnswer, Seq2Seq
+from tunewise.training.estimate import ACTIVATIONS_PER_LAYER
 from tunewise.types import Cost
 
 PrefixStart = Literal["text", "random"]
@@ -67,17 +67,22 @@ class PrefixTuning(VirtualTokens):
         return super().refuses(base) or refusal(base.for_texts().model if isinstance(base, Seq2Seq) else base.model)
 
     def cost(self, context: Context, config: Any) -> Cost:
-        whole = super().cost(_with_decoder(context), config)
-        work = whole.work + _probe_work(context, config)
-        return dataclasses.replace(whole, work=work, seconds=work * context.seconds_per_work)
+        return super().cost(_with_decoder(context), config)
+
+    def kept_layers(self, context: Context, config: Any) -> float | None:
+        if not isinstance(context.base.model, AtAnswer):
+            return super().kept_layers(context, config)
+        # nothing is trained below the decoder, whose layers keep a key and a value of each token
+        layers, _, _ = cache_dimensions(context.base.model)
+        return layers * 2 / ACTIVATIONS_PER_LAYER
+
+    def shared_work(self, context: Context, configs: Sequence[PrefixTuningConfig]) -> int:
+        """Where heads start at vectors that the run does not have, those of the decoder, train is read for them."""
+        starts = any(config.head_init == "probe" for config in configs)
+        return context.train_tokens if starts and isinstance(context.base.model, AtAnswer) else 0
 
     def open(self, context: Context, configs: Sequence[Any]) -> Bracket:
         return super().open(_with_decoder(context), configs)
-
-    def bench(self, context: Context, config: Any, reserved: int) -> Bench:
-        bench = super().bench(context, config, reserved)
-        bench.work += _probe_work(context, config)
-        return bench
 
     def stack(self, context: Context, configs: Sequence[PrefixTuningConfig], model: nn.Module) -> PrefixStack:
         first = configs[0]
@@ -108,12 +113,6 @@ def _with_decoder(context: Context) -> Context:
     base = context.base.at_answer()
     features = FeatureStore(base, context.task.truncation, context.fold.train, None)
     return dataclasses.replace(context, base=base, features=features)
-
-
-def _probe_work(context: Context, config: PrefixTuningConfig) -> int:
-    """Of reading training rows where a head starts at vectors that the run does not have, those of the decoder."""
-    labels = isinstance(context.base, Seq2Seq) and context.task.kind != "generate"
-    return context.train_tokens if labels and config.head_init == "probe" else 0
 
 
 def start_tokens(context: Context, length: int) -> list[int]:

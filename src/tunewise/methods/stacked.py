@@ -115,9 +115,17 @@ class StackedMethod(ABC):
             work_per_token=WORK_ADAPTER,
             adapted_numbers=sum(prod(shape) for shape in shapes.values()),
             copied_numbers=numbers_of(context),
-            kept_layers=top_layers(config),
+            kept_layers=self.kept_layers(context, config),
         )
         return with_kept_states(whole, context, config)
+
+    def kept_layers(self, context: Context, config: Any) -> float | None:
+        """How many layers keep what the backward pass needs of a token; None: all."""
+        return top_layers(config)
+
+    def shared_work(self, context: Context, configs: Sequence[Any]) -> int:
+        """In tokens, of what is read once for all these candidates, before any of them is trained."""
+        return 0
 
     def population(
         self, context: Context, bench: Bench, base: Encoder, configs: Sequence[Any], lower: LowerBlocks | None
@@ -141,6 +149,7 @@ class StackedMethod(ABC):
                 made[length, self.reads(config)] = self.bench(context, config, length)
         benches = {i: made[length, self.reads(configs[i])] for i, length in enumerate(reserved)}
         bench = benches[0]
+        bench.work += self.shared_work(context, configs)
         base = bench.working(working_dtype(context.task.dtype, context.base))
         below = lower_blocks(base, configs, [rows.tokens for own in made.values() for rows in (own.train, own.race)])
 

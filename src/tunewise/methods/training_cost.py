@@ -4,7 +4,7 @@ from torch import nn
 
 from tunewise.methods.base import Context
 from tunewise.methods.trained_config import TrainedConfig
-from tunewise.models.seq2seq import EncoderDecoder
+from tunewise.models.seq2seq import AtAnswer, EncoderDecoder
 from tunewise.models.writing_base import WritingBase
 from tunewise.training.estimate import estimate
 from tunewise.training.precision import working_dtype
@@ -58,7 +58,10 @@ def numbers_of(context: Context) -> int:
 
 
 def _layers(model: nn.Module) -> float:
-    """Layers that keep what the backward pass needs of a token; in an encoder-decoder it passes one of the two."""
+    """Layers that keep what the backward pass needs of a token; in an encoder-decoder it passes one of the two.
+
+    Where labels are read at the answer it passes the encoder: the decoder reads the few places an answer starts from.
+    """
     pair = next((module for module in model.modules() if isinstance(module, EncoderDecoder)), None)
     if pair is None:
         return float(getattr(model.config, "num_hidden_layers", 12))
@@ -66,7 +69,7 @@ def _layers(model: nn.Module) -> float:
         max(len(part) for part in stack.children() if isinstance(part, nn.ModuleList))
         for stack in (pair.encoder, pair.decoder)
     )
-    return max(float(encoder), DECODER_LAYER * decoder)
+    return float(encoder) if isinstance(pair, AtAnswer) else max(float(encoder), DECODER_LAYER * decoder)
 
 
 def _fits(rung: str, memory_bytes: int) -> str | None:

@@ -110,7 +110,7 @@ class EncoderDecoder(EncoderOnly):
         return hidden
 
 
-class _AtAnswer(EncoderDecoder):
+class AtAnswer(EncoderDecoder):
     """Encoder and decoder up to where an answer begins."""
 
     def __init__(self, encoder: Any, decoder: Any, start: Sequence[int]) -> None:
@@ -254,11 +254,11 @@ class Seq2Seq(WritingBase):
 
     def at_answer(self) -> Self:
         """The base with, for vectors of texts, what its decoder foresees the first token of an answer from."""
-        if isinstance(self.model, _AtAnswer):
+        if isinstance(self.model, AtAnswer):
             return self
         view, start = copy.copy(self), (*self.lead_ids, *self._before_ids)
         inner = _inner(self.whole)
-        view.model, view.answer_positions = _AtAnswer(inner.encoder, inner.decoder, start), len(start)
+        view.model, view.answer_positions = AtAnswer(inner.encoder, inner.decoder, start), len(start)
         view.info = dataclasses.replace(self.info, pooling="cls", normalize=False)
         return view
 

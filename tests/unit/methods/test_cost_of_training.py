@@ -1,7 +1,9 @@
 """What a candidate is expected to take, where the base has an encoder and a decoder."""
 
+import contextlib
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +76,44 @@ def test_what_reads_the_vocabulary_is_counted_where_it_is_a_table_of_its_own(bas
     assert method.cost(context, config).trainable_parameters == bracket.trainable_parameters(0)
 
 
+def test_vectors_of_the_decoder_are_paid_once_for_a_bracket(base: Any) -> None:
+    context, method = context_of(base, "classify"), get_method("prefix_tuning")
+    plain = dataclasses.replace(method.default(context), epochs=1.0)
+
+    def spent(*lengths: int) -> int:
+        bracket = method.open(context, [dataclasses.replace(plain, length=length) for length in lengths])
+        return bracket.advance(bracket.horizon)
+
+    assert spent(8, 16) == spent(8) + spent(16) - context.train_tokens
+    zeros = dataclasses.replace(plain, head_init="zeros")
+    assert method.cost(context, plain).work == method.cost(context, zeros).work
+
+
+def test_where_labels_are_read_at_the_answer_texts_pass_the_encoder_alone(base: Any) -> None:
+    context = context_of(base, "classify")
+    inner = base.for_texts().body
+    plain = {rung: cost(rung, context).memory_bytes for rung in ("cloze", "prefix_tuning")}
+    assert plain["prefix_tuning"] < plain["cloze"], "all that it trains is above the encoder"
+    with deeper(inner.decoder):
+        assert cost("cloze", context).memory_bytes == plain["cloze"]
+    with deeper(inner.encoder):
+        assert cost("cloze", context).memory_bytes > 1.8 * plain["cloze"]
+        assert cost("prefix_tuning", context).memory_bytes == plain["prefix_tuning"]
+
+
+@contextlib.contextmanager
+def deeper(stack: torch.nn.Module) -> Iterator[None]:
+    """Its blocks are passed twice."""
+    name, blocks = next((n, m) for n, m in stack.named_children() if isinstance(m, torch.nn.ModuleList))
+    setattr(stack, name, torch.nn.ModuleList([*blocks, *blocks]))
+    try:
+        yield
+    finally:
+        setattr(stack, name, blocks)
+
+
 def test_a_decoder_that_is_deeper_than_its_encoder_keeps_more(base: Any) -> None:
     context = context_of(base, "generate")
     plain = cost("lora", context).memory_bytes
-    decoder = context.base.body.decoder
-    name, blocks = next((n, m) for n, m in decoder.named_children() if isinstance(m, torch.nn.ModuleList))
-    setattr(decoder, name, torch.nn.ModuleList([*blocks, *blocks]))  # the same weights, passed twice
-    try:
+    with deeper(context.base.body.decoder):
         assert cost("lora", context).memory_bytes > 1.8 * plain
-    finally:
-        setattr(decoder, name, blocks)
