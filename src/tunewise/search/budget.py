@@ -63,6 +63,10 @@ class Purse:
         self.tried += candidates
         self.by_rung[f"{method} {base}"] = self.by_rung.get(f"{method} {base}", 0.0) + price
 
+    def work_paid(self, method: str, base: str) -> float:
+        """What was paid for so far, in tokens of this method."""
+        return self.by_rung.get(f"{method} {base}", 0.0) / self.price(method, base, 1.0)
+
     @property
     def left(self) -> float:
         """What the search may still spend; infinite where only trials are limited."""

@@ -24,11 +24,7 @@ def make_plan(
     purse: Purse,
 ) -> list[PlanRow]:
     """One row per rung and base, in the order they are tried."""
-    rows = [
-        _features(base, context_of(base, methods[0], 0), speeds)
-        for base in bases
-        if looks_up_vectors(methods, base, context_of)
-    ]
+    rows = [_features(base, paid, speeds) for base in bases if (paid := purse.work_paid("forward", base))]
     left = float("inf") if purse.total is None else SEARCH_SHARE * purse.total
     planned = 0.0
     trained = [name for name in methods if get_method(name).trained]
@@ -99,15 +95,15 @@ def _within_trials(rows: Sequence[PlanRow], trials: int) -> list[PlanRow]:
     return found
 
 
-def _features(base: str, context: Context, speeds: Mapping[str, Speed]) -> PlanRow:
-    """The vectors of train and dev, computed once for all rungs that read them."""
+def _features(base: str, tokens: float, speeds: Mapping[str, Speed]) -> PlanRow:
+    """The vectors of train and dev, computed once for all rungs that read them, and paid already."""
     speed = speeds[f"forward {base}"]
     return PlanRow(
         method="features",
         base=base,
         fits=True,
         reason=None,
-        seconds=(context.train_tokens + context.race_tokens) * speed.seconds_per_work,
+        seconds=tokens * speed.seconds_per_work,
         memory_bytes=speed.memory_bytes,
         candidates=0,
         note="computed once, read by every rung on frozen features",

@@ -246,6 +246,7 @@ def _cross_fit(session: Session) -> None:
     session.tokens = {
         name: _count_tokens(base, data, session.folds, session.task) for name, base in session.bases.items()
     }
+    _pay_vectors(session)
     session.watcher.say(
         f"dev would have {len(data.dev)} rows, too few to choose by: candidates are fitted on {len(parts)} folds of "
         f"the {len(session.race):,} rows and scored on those they were not fitted on; what is chosen is fitted on all. "
@@ -344,9 +345,15 @@ def _measure_machine(session: Session) -> None:
         },
     )
     session.purse = Purse(total=raw["work"], trials=task.budget.trials, rates=raw["rates"])
+    _pay_vectors(session)
+
+
+def _pay_vectors(session: Session) -> None:
+    """For the rows whose vectors rungs read, as far as they are not paid for yet."""
     for base, counted in session.tokens.items():
         if looks_up_vectors(session.methods, base, session.context):
-            session.purse.pay("forward", base, counted["train"] + counted["race"], candidates=0)
+            unpaid = counted["train"] + counted["race"] - session.purse.work_paid("forward", base)
+            session.purse.pay("forward", base, unpaid, candidates=0)
 
 
 def plan_rows(session: Session) -> list[PlanRow]:

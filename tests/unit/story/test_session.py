@@ -17,7 +17,7 @@ from tunewise.runs import Run
 from tunewise.search.budget import Clock, Purse
 from tunewise.search.calibrate import Speed
 from tunewise.search.watch import Quiet
-from tunewise.story.session import Session, _measure_machine, finish_seconds, plan_rows, prepare
+from tunewise.story.session import Session, _cross_fit, _measure_machine, finish_seconds, plan_rows, prepare
 
 ROWS = [{"text": f"the card number {i}", "answer": f"card {i}"} for i in range(40)]
 
@@ -77,7 +77,21 @@ def test_vectors_are_planned_and_paid_for_where_a_rung_reads_them(
     session = session_of(base, tmp_path / "run", methods=("majority", rung))
     _measure_machine(session)
     assert session.purse.spent == (500 if read else 0)
-    assert [row.method for row in plan_rows(session)] == [*(["features"] if read else []), "majority", rung]
+    rows = plan_rows(session)
+    assert [row.method for row in rows] == [*(["features"] if read else []), "majority", rung]
+    if read:
+        assert rows[0].seconds == pytest.approx(500 * session.speeds["forward b"].seconds_per_work)
+
+
+def test_where_rows_are_cross_fitted_the_vectors_of_all_are_planned_and_paid_for(base: Any, tmp_path: Path) -> None:
+    session = session_of(base, tmp_path / "run", methods=("majority", "retrieval"))
+    _measure_machine(session)
+    _cross_fit(session)
+    counted = session.tokens["b"]["train"] + session.tokens["b"]["race"]
+    assert len(session.folds) == 3
+    assert counted not in (0, 500)
+    assert session.purse.spent == counted
+    assert plan_rows(session)[0].seconds == pytest.approx(counted * session.speeds["forward b"].seconds_per_work)
 
 
 def test_vectors_that_no_rung_reads_are_read_by_the_report(base: Any, tmp_path: Path) -> None:
