@@ -14,7 +14,7 @@ from tunewise.methods.bench import LabelBench, adapted_predictor, nothing_to_lea
 from tunewise.methods.linear_probe import fit_head
 from tunewise.methods.trained import TrainedBracket
 from tunewise.methods.trained_config import TrainedConfig
-from tunewise.methods.training_cost import trained_cost
+from tunewise.methods.training_cost import numbers_of, trained_cost
 from tunewise.predictors.base import Predictor
 from tunewise.training.batches import steps_per_epoch
 from tunewise.training.contrastive import MOST_HEAD_ROWS, ContrastiveLoop, PairLoss, Pairs
@@ -133,7 +133,7 @@ class Contrastive:
         return [dataclasses.replace(default, **values) for values in space.ask(self.parameters, n)]
 
     def cost(self, context: Context, config: ContrastiveConfig) -> Cost:
-        numbers = context.base.info.parameters
+        numbers = numbers_of(context)
         whole = trained_cost(
             context, config, work_per_token=WORK_FULL, adapted_numbers=numbers, copied_numbers=2 * numbers
         )

@@ -60,7 +60,8 @@ def weights(model: torch.nn.Module) -> int:
 
 def test_where_labels_are_read_off_the_encoder_the_decoder_costs_nothing(base: Any) -> None:
     head = 2 * (base.info.hidden_size + 1)
-    assert cost("full", context_of(base, "classify")).trainable_parameters == weights(base.model) + head
+    for rung in ("full", "contrastive"):
+        assert cost(rung, context_of(base, "classify")).trainable_parameters == weights(base.model) + head
     assert weights(base.model) < base.info.parameters
     assert cost("full", context_of(base, "generate")).trainable_parameters == base.info.parameters
 
