@@ -88,6 +88,9 @@ def publish(trained: Path, tokens: Path, to: Path) -> str:
     ):
         if (trained / name).is_file():
             shutil.copyfile(trained / name, to / name)
+    config = json.loads((to / "config.json").read_text("utf-8")) | {"dtype": "float16"}
+    (to / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    (to / "model.safetensors").chmod(0o644)
     corpus = json.loads((tokens / "manifest.json").read_text("utf-8"))["parts"]["train"]["tokens"]
     architecture = AutoConfig.from_pretrained(trained).architectures[0]
     (to / "README.md").write_text(card(told, measured, corpus, architecture), "utf-8")

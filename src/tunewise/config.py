@@ -153,6 +153,9 @@ class DecodingConfig:
             )
 
 
+DEFAULT_BASE: Mapping[Kind, str] = {"classify": "bundled:minilm", "generate": "bundled:causal"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """Everything a run needs to know; what is None is detected from the data and printed."""
@@ -192,7 +195,8 @@ class Task:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By rung: settings that all its candidates have, such as `{lora: {targets: attention}}`."""
     truncation: Truncation = "refuse"
-    models: tuple[str, ...] = ("bundled:minilm",)
+    models: tuple[str, ...] = ()
+    """The bases; none: `bundled:minilm`, or of texts to be written `bundled:causal`."""
     methods: tuple[str, ...] | None = None
     """The rungs to climb; None: every rung of the ladder."""
     budget: Budget = field(default_factory=lambda: Budget(minutes=10.0))
@@ -216,7 +220,7 @@ class Task:
                 f"starting with a letter or digit; got {self.name!r}."
             )
         if not self.models:
-            raise ConfigError("task: `models` is empty; name at least one base, for example bundled:minilm.")
+            object.__setattr__(self, "models", (DEFAULT_BASE[self.kind],))
         for name, low, high in (("margin", 0.0, 1.0), ("level", 0.5, 1.0), ("disk_gb", 0.0, float("inf"))):
             if not low < getattr(self, name) < high and not (name == "margin" and self.margin == 0.0):
                 raise ConfigError(f"task: `{name}` must lie between {low:g} and {high:g}, got {getattr(self, name)}.")
@@ -273,6 +277,10 @@ class Task:
                 data[shorthand] = raw.pop(shorthand)
         if data.get("train") is None:
             raise ConfigError("task: no training data. The smallest task is one line, `train: tickets.csv`.")
+        if raw.get("models") in ([], (), ""):
+            raise ConfigError(
+                "task: `models` is empty; name at least one base, for example bundled:minilm, or leave it out."
+            )
         if folder is not None:
             for part in ("train", "dev", "held_out"):
                 data[part] = _anchor(data.get(part), folder)

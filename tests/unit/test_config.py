@@ -117,3 +117,11 @@ def test_every_key_of_a_task_changes_the_task() -> None:
     }  # fmt: skip
     for key, value in changed.items():
         assert Task(data=DataConfig(train="a.csv"), **{key: value}) != plain, key
+
+
+@pytest.mark.parametrize(("kind", "base"), [("classify", "bundled:minilm"), ("generate", "bundled:causal")])
+def test_a_task_that_names_no_base_has_the_one_that_is_installed_for_its_kind(kind: str, base: str) -> None:
+    assert Task.from_dict({"train": "a.csv", "kind": kind}).models == (base,)
+    assert Task.from_dict({"train": "a.csv", "kind": kind, "models": ["own"]}).models == ("own",)
+    with pytest.raises(ConfigError, match="`models` is empty; name at least one base"):
+        Task.from_dict({"train": "a.csv", "kind": kind, "models": []})
