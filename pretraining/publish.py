@@ -60,6 +60,8 @@ Loss in nats per token:
 
 {measured}
 
+How far its ladder rises on an example stands in `examples/code_summary/README.md`.
+
 It repeats what its sources think of people and things: nineteenth-century prose among them. It knows no news, no
 arithmetic to rely on, and no language but English.
 """
