@@ -103,8 +103,8 @@ class PrefixStack(Stack):
         return PrefixedModel(model, self)
 
 
-class PrefixedModel(nn.Module):
-    """A base whose every layer also attends to each member's prefix, for rows sorted by member."""
+class _Prefixed(nn.Module):
+    """What has a stack of prefixes; it goes for its base."""
 
     def __init__(self, base: nn.Module, stack: PrefixStack) -> None:
         super().__init__()
@@ -114,6 +114,10 @@ class PrefixedModel(nn.Module):
     @property
     def config(self) -> Any:
         return self.base.config
+
+
+class PrefixedModel(_Prefixed):
+    """A base whose every layer also attends to each member's prefix, for rows sorted by member."""
 
     def forward(
         self,
@@ -141,17 +145,8 @@ class PrefixedModel(nn.Module):
         )
 
 
-class _PrefixedDecoder(nn.Module):
+class _PrefixedDecoder(_Prefixed):
     """A decoder whose every layer also attends to each member's prefix; positions are counted after it."""
-
-    def __init__(self, base: nn.Module, stack: PrefixStack) -> None:
-        super().__init__()
-        self.base, self.stack = base, stack
-        self.dtype = next(base.parameters()).dtype
-
-    @property
-    def config(self) -> Any:
-        return self.base.config
 
     def forward(self, input_ids: Tensor, past_key_values: Any = None, **options: Any) -> Any:
         """The decoder's output, hidden states [N, T, H] of its tokens; a cache that is empty begins with the prefix."""

@@ -36,15 +36,13 @@ def ranked(
     last = dict(zip(usable, means_compared([losses[p] for p in usable]), strict=True))
     top = max(usable, key=lambda p: (sign * score_P[p], -last[p]))
     rng = generator(context.seed, "winner")
-    near = {p for p in usable if p == top or _near(arena, table_P[top], table_P[p], len(context.labels), rng)}
+    table = {p: own for p, own in enumerate(table_P) if own is not None}
+    near = {p for p in usable if p == top or _near(arena, table[top], table[p], len(context.labels), rng)}
     return sorted(usable, key=lambda p: (p not in near, last[p]))
 
 
-def _near(
-    arena: Arena, top_EK: np.ndarray | None, other_EK: np.ndarray | None, labels: int, rng: np.random.Generator
-) -> bool:
+def _near(arena: Arena, top_EK: np.ndarray, other_EK: np.ndarray, labels: int, rng: np.random.Generator) -> bool:
     """Whether the two lie within one paired standard error of each other."""
-    assert top_EK is not None and other_EK is not None  # noqa: PT018 - both are usable
     metric = METRICS.get(arena.task.metric)
     gap = abs(metric.aggregate(top_EK, labels) - metric.aggregate(other_EK, labels))
     return gap <= standard_error(metric, top_EK, other_EK, n_labels=labels, clusters=arena.clusters, rng=rng, draws=200)
