@@ -139,4 +139,4 @@ class Causal(WritingBase):
     def read(self, hidden_SH: Tensor) -> Tensor:
         """Logits [S, V] of the next token after each of these last hidden states, as the whole model computes them."""
         logits: Tensor = self._reader(inputs_embeds=hidden_SH[None]).logits
-        return logits[0]
+        return logits.squeeze(0)

@@ -250,7 +250,7 @@ class Seq2Seq(WritingBase):
         """Logits [S, V] of the next token after each of the decoder's last hidden states, as the whole model's."""
         nothing = BaseModelOutput(last_hidden_state=hidden_SH[None, :1])
         logits: Tensor = self._reader(encoder_outputs=nothing, decoder_inputs_embeds=hidden_SH[None]).logits
-        return logits[0]
+        return logits.squeeze(0)
 
     def at_answer(self) -> Self:
         """The base with, for vectors of texts, what its decoder foresees the first token of an answer from."""

@@ -38,8 +38,13 @@ class Slot:
 class Flat:
     """Values and gradients [P, N]; tensors that the optimiser treats alike stand together, as in `segments`."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], *, group: Callable[[str, Tensor], Group]) -> None:
-        """Copy `tensors` {name: [P, ...]} into one buffer; `group(name, tensor)` says how the optimiser treats each."""
+    def __init__(
+        self, tensors: Mapping[str, Tensor], *, group: Callable[[str, Tensor], Group], dtype: torch.dtype | None = None
+    ) -> None:
+        """Copy `tensors` {name: [P, ...]} into one buffer; `group(name, tensor)` says how the optimiser treats each.
+
+        `dtype`: of the buffer; None: that of the tensors.
+        """
         groups = {name: group(name, tensor) for name, tensor in tensors.items()}
         slots, segments, start = [], [], 0
         for each in sorted(set(groups.values()), reverse=True):
@@ -53,7 +58,7 @@ class Flat:
         self.segments = tuple(segments)
         """Columns (start, stop) of each group."""
         some = next(iter(tensors.values()))
-        self.values_PN = torch.empty(some.shape[0], start, dtype=some.dtype, device=some.device)
+        self.values_PN = torch.empty(some.shape[0], start, dtype=dtype or some.dtype, device=some.device)
         for slot in slots:
             self.values_PN[:, slot.start : slot.stop] = tensors[slot.name].detach().reshape(some.shape[0], -1)
         self._grads_PN: Tensor | None = None
@@ -73,6 +78,11 @@ class Flat:
         if self._grads_PN is None:
             self._grads_PN = torch.zeros_like(self.values_PN)
         return self._grads_PN
+
+    def forget(self) -> None:
+        """Set the gradients to zero."""
+        if self._grads_PN is not None:
+            self._grads_PN.zero_()
 
     def release(self) -> None:
         """Give back the memory of the gradients."""

@@ -81,8 +81,8 @@ class Loop:
         self.budget = plan.tokens_per_pass or (CUDA_TOKENS if self.device.type == "cuda" else CPU_TOKENS)
         self.members = [Member() for _ in settings]
         self.optimizer = MemberOptimizer(population.flat, [each.weight_decay for each in settings], plan.optimizer)
-        values_PN = population.flat.values_PN
-        self.best_PN = values_PN.clone()
+        self._best: list[Tensor | None] = [None] * len(self.settings)
+        """Weights [N] of each member at its best step; None where they are those of now, or none was measured."""
         self.best_answers_PEK = self._no_answers(objective.race, len(self.settings))
         self._epoch: tuple[int, list[np.ndarray]] | None = None
 
@@ -127,6 +127,9 @@ class Loop:
         loss_A = self._gradients_within_memory(rows, active)
         norm_P = clip(self.population.flat.grads_PN, self.plan.clip_norm)
         healthy = self._healthy(active, loss_A, norm_P)
+        for i in healthy:
+            if self.members[i].best_step >= 0 and self._best[i] is None:
+                self._best[i] = self.population.flat.values_PN[i].clone()
         self.optimizer.step({i: self._rate(i) for i in healthy})
         self.population.refresh()
         self.step += 1
@@ -217,7 +220,7 @@ class Loop:
                 self.members[i].diverge(f"diverged: scores on dev are not numbers at step {self.step}")
                 continue
             if self.members[i].record(self.step, *found, self.plan.patience):
-                self.best_PN[i] = self.population.flat.values_PN[i]
+                self._best[i] = None
                 self.best_answers_PEK[i] = answers_EK
         return self._work(int(self.race_sizes.tokens_E.sum()) * WORK_FORWARD) * len(active)
 
@@ -246,21 +249,26 @@ class Loop:
         """Of every member at its best step [P, E, K]: on the race rows (remembered), or on other rows."""
         if rows is None and self.remembers:
             return self.best_answers_PEK
-        with self._best_weights():
+        with self._at_best():
             return self.score(self.objective.race if rows is None else rows, range(self.size))
 
+    def best_weights(self, member: int) -> Tensor:
+        """A member's row [N] at its best step, or as it is where none was measured yet."""
+        best_N = self._best[member]
+        return self.population.flat.values_PN[member] if best_N is None else best_N
+
     @contextlib.contextmanager
-    def _best_weights(self) -> Any:
+    def _at_best(self) -> Any:
         values_PN = self.population.flat.values_PN
-        now_PN = values_PN.clone()
-        for i, member in enumerate(self.members):
-            if member.best_step >= 0:
-                values_PN[i] = self.best_PN[i]
+        now = {i: values_PN[i].clone() for i, best_N in enumerate(self._best) if best_N is not None}
+        for i in now:
+            values_PN[i] = self.best_weights(i)
         self.population.refresh()
         try:
             yield
         finally:
-            values_PN.copy_(now_PN)
+            for i, now_N in now.items():
+                values_PN[i] = now_N
             self.population.refresh()
             self.population.release()
 
@@ -284,13 +292,12 @@ class Loop:
         self.optimizer.keep(chosen)
         self.members = [self.members[i] for i in chosen]
         self.settings = [self.settings[i] for i in chosen]
-        self.best_PN, self.best_answers_PEK = self.best_PN[chosen].clone(), self.best_answers_PEK[chosen].clone()
+        self._best = [self._best[i] for i in chosen]
+        self.best_answers_PEK = self.best_answers_PEK[chosen].clone()
 
     def export(self, member: int) -> dict[str, Tensor]:
         """A member's tensors at its best step, or as they are where none was measured yet."""
-        measured = self.members[member].best_step >= 0
-        row_N = self.best_PN[member] if measured else self.population.flat.values_PN[member]
-        return self.population.export(row_N)
+        return self.population.export(self.best_weights(member))
 
     def curve(self, member: int) -> Curve:
         return dataclasses.replace(self.members[member].curve, horizon=self.horizon)
@@ -298,11 +305,14 @@ class Loop:
     # --- state
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that training goes on from: tensors by name, and JSON-ready values."""
+        """All that training goes on from: tensors by name, and JSON-ready values.
+
+        The tensors are those that training changes: to be written before it goes on.
+        """
         tensors = {
-            "values_PN": self.population.flat.values_PN.clone(),
-            "best_PN": self.best_PN.clone(),
-            "best_answers_PEK": self.best_answers_PEK.clone(),
+            "values_PN": self.population.flat.values_PN,
+            "best_PN": torch.stack([self.best_weights(i) for i in range(self.size)]),
+            "best_answers_PEK": self.best_answers_PEK,
             **self.optimizer.state(),
         }
         return tensors, {"step": self.step, "members": [_plain(member) for member in self.members]}
@@ -322,7 +332,11 @@ class Loop:
         self.population.flat.values_PN.copy_(tensors["values_PN"])
         self.population.refresh()
         self.optimizer.restore(tensors)
-        self.best_PN.copy_(tensors["best_PN"])
+        now_and_best = zip(self.population.flat.values_PN, tensors["best_PN"], strict=True)
+        self._best = [
+            None if torch.equal(now_N, best_N.to(now_N)) else best_N.to(now_N, copy=True)
+            for now_N, best_N in now_and_best
+        ]
         self.best_answers_PEK.copy_(tensors["best_answers_PEK"])
         self.step = int(meta["step"])
         self.members = [_member(plain) for plain in meta["members"]]

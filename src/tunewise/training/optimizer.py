@@ -89,7 +89,7 @@ class MemberOptimizer:
         for member, place, values, _ in self._parts:
             if values in self._optimizer.state:
                 own = self._optimizer.state[values]
-                state_P[member][place] = {key: tensor.clone() for key, tensor in own.items() if tensor is not None}
+                state_P[member][place] = {key: tensor for key, tensor in own.items() if tensor is not None}
         return state_P
 
     def state(self) -> dict[str, Tensor]:

@@ -1,22 +1,27 @@
 """How well tokens are foreseen, without ever holding the logits of all of them.
 
 A part of the tokens at a time: their logits, the loss, and, where a gradient is wanted, that of the hidden states, at
-once; the backward pass then only multiplies. What is kept is one vector for each token, not one number for each word of
-the vocabulary (as in Liger's fused loss, Hsu et al. 2024, arXiv 2410.10989).
+once; the backward pass then only multiplies, unless weights that read the vocabulary are trained too. What is kept is
+one vector for each token, not one number for each word of the vocabulary (as in Liger's fused loss, Hsu et al. 2024,
+arXiv 2410.10989).
 
 Axes: N tokens, V vocabulary, H hidden.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from tunewise.models.writing_base import WritingBase
 
-LOGITS = 1 << 23
-"""Numbers of the vocabulary's logits that are held at once: 32 MiB in float32. With a quarter of them products take 1.4
-times as long, with more no less."""
+LOGITS = 9 << 20
+"""Numbers of the vocabulary's logits that are held at once: 36 MiB in float32. With a quarter of them products take 1.4
+times as long, with more no less. glibc keeps freed blocks of up to 32 MiB, and in pieces, for whatever comes next."""
+PIECE = 1 << 19
+"""Of them that are normalized at once."""
 
 
 def token_losses(base: WritingBase, hidden_NH: Tensor, token_N: Tensor, smoothing_N: Tensor | None = None) -> Tensor:
@@ -31,56 +36,104 @@ def token_losses(base: WritingBase, hidden_NH: Tensor, token_N: Tensor, smoothin
 
 
 class _TokenLosses(torch.autograd.Function):
+    """Where weights are trained, what their gradient is multiplied by is known only on the way back: found there."""
+
     @staticmethod
     def forward(
         ctx: Any, base: WritingBase, hidden_NH: Tensor, token_N: Tensor, smoothing_N: Any, *weights: Tensor
     ) -> Tensor:
-        wide = torch.promote_types(hidden_NH.dtype, torch.float32)
-        total = torch.zeros((), dtype=wide, device=hidden_NH.device)
-        slope_NH = torch.empty_like(hidden_NH)
-        slopes: list[Tensor] = []
-        for start in range(0, len(hidden_NH), step := max(1, LOGITS // base.vocabulary)):
-            some = slice(start, start + step)
-            with torch.enable_grad():
-                own_NH = hidden_NH[some].detach().requires_grad_()
-                logits_NV = base.read(own_NH)
-            log_NV = torch.log_softmax(logits_NV.detach(), dim=-1, dtype=wide)
-            right_N = log_NV.gather(1, token_N[some, None])[:, 0]
-            share_N = None if smoothing_N is None else smoothing_N[some].to(wide)
-            if share_N is None:
-                total -= right_N.sum()
+        total = torch.zeros((), dtype=_wide(hidden_NH), device=hidden_NH.device)
+        slope_NH = None if weights else torch.empty_like(hidden_NH)
+        for some in _parts(base, len(hidden_NH)):
+            share_N = None if smoothing_N is None else smoothing_N[some]
+            if slope_NH is None:
+                total += _loss(_log_softmax_(base.read(hidden_NH[some])), token_N[some], share_N)
             else:
-                total -= ((1.0 - share_N) * right_N + share_N * log_NV.mean(-1)).sum()
-            slope_NV = log_NV.exp_()
-            rows = torch.arange(len(slope_NV), device=slope_NV.device)
-            if share_N is None:
-                slope_NV[rows, token_N[some]] -= 1.0
-            else:
-                slope_NV -= (share_N / base.vocabulary)[:, None]
-                slope_NV[rows, token_N[some]] -= 1.0 - share_N
-            found = torch.autograd.grad(logits_NV, [own_NH, *weights], slope_NV.to(logits_NV.dtype))
-            slope_NH[some] = found[0]
-            if not slopes:
-                slopes = list(found[1:])
-            else:
-                for slope, more in zip(slopes, found[1:], strict=True):
-                    slope += more
-        ctx.save_for_backward(slope_NH, *slopes)
+                loss, (slope_NH[some],) = _found(base, hidden_NH[some], token_N[some], share_N, ())
+                total += loss
+        ctx.base, ctx.weights = base, weights
+        ctx.save_for_backward(hidden_NH, token_N, smoothing_N, slope_NH)
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        slope_NH, *slopes = ctx.saved_tensors
-        return None, slope_NH * gradients[0], None, None, *(slope.mul_(gradients[0]) for slope in slopes)
+        hidden_NH, token_N, smoothing_N, slope_NH = ctx.saved_tensors
+        if slope_NH is not None:
+            return None, slope_NH * gradients[0], None, None
+        slope_NH = torch.empty_like(hidden_NH)
+        slopes: list[Tensor | None] = [None for _ in ctx.weights]
+        for some in _parts(ctx.base, len(hidden_NH)):
+            share_N = None if smoothing_N is None else smoothing_N[some]
+            _, (slope_NH[some], *found) = _found(
+                ctx.base, hidden_NH[some], token_N[some], share_N, ctx.weights, gradients[0]
+            )
+            # a weight whose gradient its layer adds has none here
+            slopes = [more if own is None else own.add_(more) for own, more in zip(slopes, found, strict=True)]
+        return None, slope_NH, None, None, *slopes
+
+
+def _found(
+    base: WritingBase,
+    hidden_NH: Tensor,
+    token_N: Tensor,
+    share_N: Tensor | None,
+    weights: Sequence[Tensor],
+    times: Tensor | float = 1.0,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Loss of a part, and its gradients by the hidden states and the weights, multiplied."""
+    with torch.enable_grad():
+        own_NH = hidden_NH.detach().requires_grad_()
+        logits_NV = base.read(own_NH)
+    read = get_gradient_edge(logits_NV)  # how they were read, without the change that follows
+    log_NV = _log_softmax_(logits_NV)
+    loss = _loss(log_NV, token_N, share_N)
+    slope_NV = _slopes_(log_NV, token_N, share_N).mul_(times).to(logits_NV.dtype)
+    return loss, torch.autograd.grad([read], [own_NH, *weights], slope_NV, allow_unused=True)
+
+
+def _parts(base: WritingBase, tokens: int) -> Iterator[slice]:
+    step = max(1, LOGITS // base.vocabulary)
+    return (slice(start, start + step) for start in range(0, tokens, step))
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _log_softmax_(logits_NV: Tensor) -> Tensor:
+    """In the memory of the logits where they are precise enough, a few rows at a time."""
+    log_NV = logits_NV.detach().to(_wide(logits_NV))
+    for some_NV in torch.split(log_NV, max(1, PIECE // log_NV.shape[1])):
+        some_NV.copy_(torch.log_softmax(some_NV, dim=-1))
+    return log_NV
+
+
+def _loss(log_NV: Tensor, token_N: Tensor, share_N: Tensor | None) -> Tensor:
+    right_N = log_NV.gather(1, token_N[:, None])[:, 0]
+    if share_N is None:
+        return -right_N.sum()
+    share_N = share_N.to(log_NV.dtype)
+    return -((1.0 - share_N) * right_N + share_N * log_NV.mean(-1)).sum()
+
+
+def _slopes_(log_NV: Tensor, token_N: Tensor, share_N: Tensor | None) -> Tensor:
+    """Of the loss by the logits, in the memory of the log-probabilities."""
+    slope_NV = log_NV.exp_()
+    rows = torch.arange(len(slope_NV), device=slope_NV.device)
+    if share_N is None:
+        slope_NV[rows, token_N] -= 1.0
+    else:
+        share_N = share_N.to(slope_NV.dtype)
+        slope_NV -= (share_N / slope_NV.shape[1])[:, None]
+        slope_NV[rows, token_N] -= 1.0 - share_N
+    return slope_NV
 
 
 def token_log_probabilities(base: WritingBase, hidden_NH: Tensor, token_N: Tensor) -> Tensor:
     """Natural log [N] of each token's probability, float64 on the CPU; no gradient is kept."""
     found = []
     with torch.no_grad():
-        for start in range(0, len(hidden_NH), step := max(1, LOGITS // base.vocabulary)):
-            logits_NV = base.read(hidden_NH[start : start + step])
-            wide = torch.promote_types(logits_NV.dtype, torch.float32)
-            log_NV = torch.log_softmax(logits_NV, dim=-1, dtype=wide)
-            found.append(log_NV.gather(1, token_N[start : start + step, None])[:, 0].double().cpu())
+        for some in _parts(base, len(hidden_NH)):
+            log_NV = _log_softmax_(base.read(hidden_NH[some]))
+            found.append(log_NV.gather(1, token_N[some, None])[:, 0].double().cpu())
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)

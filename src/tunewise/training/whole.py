@@ -7,6 +7,7 @@ Axes: V tokens of the vocabulary, U tokens in use, H hidden, N trainable numbers
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tunewise.models.encoder import Batch, Encoder
+from tunewise.models.mapped import set_aside
 from tunewise.models.tree import shared_tree
 from tunewise.models.writing_base import WritingBase
 from tunewise.seeding import derive
+from tunewise.training.added import AddedLinear
 from tunewise.training.flat import Flat, Group
 from tunewise.training.frozen import LowerBlocks, block_number, blocks_of
 from tunewise.training.population import (
@@ -106,18 +109,24 @@ class FullPopulation:
             for block in self._trained_blocks():
                 _compute_again(block)
         wide = master_dtype(dtype)
-        start = {name: parameter[None].to(wide) for name, parameter in masters.items()}
+        start = {name: parameter[None] for name, parameter in masters.items()}
         start.update(head_start(head, 1, base.info.hidden_size, wide, torch.device(base.device)))
-        self.flat = Flat(start, group=self._group)
+        self.flat = Flat(start, group=self._group, dtype=wide)
+        if lower is None:
+            set_aside(Path(base.info.path))
         self._work_1N: Tensor | None = None
+        """Weights in the working dtype, where that is not the masters'; and their gradients."""
+        self._slope_1N: Tensor | None = None
         self._leaves: dict[str, Tensor] = {}
-        self._fresh = True
 
     def _own_modules(self, used_tokens: np.ndarray, *, writes: bool) -> tuple[Encoder, nn.Module]:
         """The base over modules of its own, and the tree of all that is trained."""
         if writes:
             assert isinstance(self.base, WritingBase)
             tree = shared_tree(self.base.whole)
+            reader = tree.get_output_embeddings()  # type: ignore[operator]
+            if isinstance(reader, nn.Linear):
+                tree.set_output_embeddings(AddedLinear(reader))  # type: ignore[operator]
             encoder: Encoder = self.base.over(tree)
         else:
             tree = shared_tree(self.base.model)
@@ -128,6 +137,9 @@ class FullPopulation:
         if len(places) > 1:
             # what reads the vocabulary, or a decoder, has the same table, and may use every row of it
             self._used_U = torch.arange(table.num_embeddings, device=table.weight.device)
+            for module in tree.modules():
+                if isinstance(module, nn.Embedding) and module.weight is table.weight:
+                    module.sparse = True  # what a pass reads of it is little, and is added to the gradient in place
         else:
             ids = set(map(int, used_tokens)) | {self.base.pad_id}
             if table.padding_idx is not None:
@@ -213,13 +225,22 @@ class FullPopulation:
                 self.encoder.model.eval()
 
     def start_step(self) -> None:
-        self._fresh = True
-        for leaf in self._leaves.values():
-            leaf.grad = None  # a backward pass that ran out of memory leaves some behind
+        """Backward passes add to the flat buffer themselves, or to one in the working dtype."""
+        if not self._leaves:
+            self._bind()
+        self.flat.forget()
+        if self._work_1N is not None:
+            self._slope_1N = torch.zeros_like(self._work_1N) if self._slope_1N is None else self._slope_1N.zero_()
+        places = self.flat.views(self.flat.grads_PN)
+        if self._slope_1N is not None:
+            places |= without_head(self.flat.views(self._slope_1N))
+        for name, leaf in self._leaves.items():
+            leaf.grad = places[name][0]
 
     def gather(self) -> None:
-        self.flat.collect(self._leaves, fresh=self._fresh)
-        self._fresh = False
+        if self._slope_1N is not None:
+            self.flat.grads_PN.add_(self._slope_1N)
+            self._slope_1N.zero_()
 
     def refresh(self) -> None:
         if self._work_1N is not None:
@@ -227,7 +248,7 @@ class FullPopulation:
 
     def release(self) -> None:
         """Drop gradients and working copies; the masters stay, and the next pass takes the rest up again."""
-        self._work_1N, self._leaves = None, {}
+        self._work_1N, self._slope_1N, self._leaves = None, None, {}
         self.flat.release()
         for name, tensor in without_head(self.flat.views(self.flat.values_PN)).items():
             _put(self.tree, self._names[name], tensor[0], trained=False)

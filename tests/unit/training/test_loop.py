@@ -37,7 +37,7 @@ def test_a_member_of_eight_ends_as_the_same_candidate_alone(lora_loop):
         alone = lora_loop([p])
         alone.advance(alone.horizon)
         assert close(alone.population.flat.values_PN[0], together.population.flat.values_PN[p])
-        assert close(alone.best_PN[0], together.best_PN[p])
+        assert close(alone.best_weights(0), together.best_weights(p))
         assert alone.members[0].best_step == together.members[p].best_step
         np.testing.assert_allclose(alone.curve(0).dev_losses, together.curve(p).dev_losses, atol=1e-10)
         assert not close(start[p], together.population.flat.values_PN[p], 1e-3), "it must have learnt"
@@ -257,7 +257,18 @@ def test_a_member_that_gets_no_better_stops_and_its_best_step_is_kept(lora_loop)
     again = lora_loop([0, 7], plan)
     again.settings = loop.settings
     again.advance(first.best_step)
-    assert close(again.population.flat.values_PN[0], loop.best_PN[0])
+    assert close(again.population.flat.values_PN[0], loop.best_weights(0))
+
+
+def test_the_best_weights_are_copied_only_where_later_steps_leave_them(lora_loop):
+    loop = lora_loop([0, 1])
+    loop.advance(loop.points[0])
+    assert loop.best_weights(0).data_ptr() == loop.population.flat.values_PN.data_ptr()
+    then_PN = loop.population.flat.values_PN.clone()
+    loop.advance(loop.points[0] + 1)
+    for p in range(2):
+        assert torch.equal(loop.best_weights(p), then_PN[p])
+        assert not torch.equal(loop.population.flat.values_PN[p], then_PN[p])
 
 
 def test_memory_that_runs_out_halves_the_pass_and_keeps_the_step(lora_loop):

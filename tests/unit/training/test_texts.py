@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tunewise.adapters.lora import LoraStack, target_layers
 from tunewise.adapters.stack import Member
@@ -109,6 +110,34 @@ def test_loss_and_gradients_of_every_weight_are_those_of_transformers(base_of, a
             used = loop.population._used_U
             gradient, wanted = gradient[used], wanted[used]
         assert close(gradient, wanted, 2e-5 * max(1.0, float(wanted.abs().max()))), name
+
+
+class Largest(TorchDispatchMode):
+    """The most bytes of a storage that a pass made."""
+
+    def __init__(self, known):
+        super().__init__()
+        self.known, self.nbytes = {tensor.untyped_storage().data_ptr() for tensor in known}, 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        found = operation(*args, **(kwargs or {}))
+        for tensor in found if isinstance(found, (list, tuple)) else [found]:
+            if isinstance(tensor, torch.Tensor) and not tensor.is_sparse:
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in self.known:
+                    self.nbytes = max(self.nbytes, storage.nbytes())
+        return found
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
+def test_no_gradient_of_the_vocabulary_s_size_is_made_beside_the_one_that_is_kept(base_of, architecture):
+    base = base_of(architecture)
+    loop = full(base, rows=texts(base, 2, 2))
+    loop._gradients(np.arange(2), [0])
+    flat = loop.population.flat
+    with Largest([flat.values_PN, flat.grads_PN, *base.whole.parameters()]) as largest:
+        loop._gradients(np.arange(2), [0])
+    assert 0 < largest.nbytes < base.vocabulary * base.info.hidden_size * 8
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "gpt_neox"])
