@@ -47,7 +47,9 @@ def fresh(family: Family, size: Size, *, seed: int, vocabulary: int = VOCABULARY
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: PreTrainedModel = kind.from_config(config)
+        # T5's learnt distances and the fused kernel make gradients on a GPU that are not numbers
+        plain = {"attn_implementation": "eager"} if family == "seq2seq" else {}
+        model: PreTrainedModel = kind.from_config(config, **plain)
     with torch.no_grad():
         for name, own in model.named_parameters():
             if LAST_OF_A_LAYER.search(name):

@@ -72,3 +72,10 @@ def test_bf16_is_fast_where_the_processor_multiplies_it(
         assert precision.bf16_is_fast("cpu") is fast
     finally:
         precision.bf16_is_fast.cache_clear()
+
+
+def test_attention_of_a_gpu_is_fused_where_its_gradients_are_numbers() -> None:
+    gpu = torch.device("cuda")
+    assert precision.attention("qwen3", gpu) == "sdpa"
+    assert [precision.attention(each, gpu) for each in ("t5", "mt5", "deberta-v2")] == ["eager"] * 3
+    assert precision.attention("qwen3", torch.device("cpu")) == "eager"
