@@ -44,7 +44,7 @@ because something is measured on it. One byte-level BPE of 8,192 tokens for all 
 
 ## Training
 
-{tokens_read} million tokens were read ({share} of the corpus), fp32, by `tunewise.training.loop`:
+{tokens_read} million tokens were read ({share} of the corpus) by `tunewise.training.loop`:
 
 {stages}
 
@@ -121,9 +121,10 @@ def card(told: dict[str, Any], measured: dict[str, Any], corpus: int, architectu
 def _stage(stage: dict[str, Any]) -> str:
     recipe = stage["recipe"]
     rate = "constant" if recipe["schedule"] == "constant" else f"{recipe['schedule']} to zero"
+    numbers = "fp32" if stage["device"] == "CPU" else f"products in bf16 on one {stage['device']}"
     return (
         f"- {stage['steps']:,} steps of {recipe['batch_rows']} rows of {recipe['length']} tokens, AdamW at a peak rate "
-        f"of {recipe['learning_rate']:g}, {rate}"
+        f"of {recipe['learning_rate']:g}, {rate}, {numbers}"
     )
 
 

@@ -253,7 +253,11 @@ def train(recipe: Recipe, tokens: Path, tokenizer: Path, out: Path, *, device: s
         warmup_share=min(0.5, recipe.warmup_steps / plan.horizon(objective.train.sizes.rows)),
     )
     loop = Loop(population, objective, plan, [own])  # type: ignore[arg-type]  # it asks for no vectors of texts
-    begun = {"recipe": vars(recipe), "tokens_per_step": float(rows.tokens_E.mean()) * recipe.batch_rows}
+    begun = {
+        "recipe": vars(recipe),
+        "tokens_per_step": float(rows.tokens_E.mean()) * recipe.batch_rows,
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else "CPU",
+    }
     out.mkdir(parents=True, exist_ok=True)
     (out / "begun.json").write_text(json.dumps({**begun, "earlier": earlier}, indent=1) + "\n", "utf-8")
     run_to_end(loop, out / "checkpoints", recipe.slices)
@@ -277,6 +281,7 @@ def stage_of(begun: Mapping[str, Any], steps: int, member: Mapping[str, Any]) ->
     """What a card says of a training, ended or not."""
     return {
         "recipe": begun["recipe"],
+        "device": begun["device"],
         "steps": steps,
         "tokens_read": round(begun["tokens_per_step"] * steps),
         "train": [member["train_steps"], member["train_losses"]],
