@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from tunewise.evaluation.cost import PeakMemory
 from tunewise.methods.base import Bracket, Context, Method, default_of
 from tunewise.models.embed import FeatureStore
-from tunewise.models.encoder import Encoder
+from tunewise.models.encoder import Encoder, Tokens
 from tunewise.training.rows import watched
 from tunewise.types import Example, Target
 
@@ -19,6 +21,8 @@ REHEARSAL_ROWS = 96
 REHEARSAL_STEPS = 3
 """Timed, after a first one that pays for set-up. The fastest counts: other work on the machine only ever adds time."""
 REPEATS = 3
+WORTH_SAYING = 1.15
+"""So many times as fast one thread has to be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +38,45 @@ def forward_speed(base: Encoder, examples: tuple[Example, ...], policy: Any) -> 
 
     Few rows are read several times over: one pass over a handful is slow per token, and a run reads many.
     """
-    sample = watched([example.digest for example in examples], SAMPLE_ROWS)
-    few = base.encode([examples[i].texts for i in sample], policy)
-    rows = few.of_rows([i % few.rows for i in range(SAMPLE_ROWS)])
+    rows = _rows_to_read(base, examples, policy)
     base.features_of(rows.of_rows(range(WARM_UP_ROWS)))  # the first pass pays for set-up, which a run pays once
     with PeakMemory() as memory:
         seconds = min(_seconds(lambda: base.features_of(rows)) for _ in range(REPEATS))
     return Speed(seconds_per_work=seconds / max(1, rows.tokens), memory_bytes=memory.bytes)
+
+
+def waiting_threads(base: Encoder, examples: tuple[Example, ...], policy: Any) -> str | None:
+    """What to say where one thread reads faster than all: they wait for each other where a core has other work.
+
+    The run keeps its threads: how many there are decides the last digits of results, and those must not depend on what
+    else the machine is doing.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or base.device.type != "cpu":
+        return None
+    rows = _rows_to_read(base, examples, policy).of_rows(range(WARM_UP_ROWS))
+
+    def seconds() -> float:
+        return min(_seconds(lambda: base.features_of(rows)) for _ in range(REPEATS))
+
+    together = seconds()
+    torch.set_num_threads(1)
+    try:
+        alone = seconds()
+    finally:
+        torch.set_num_threads(threads)
+    if together < WORTH_SAYING * alone:
+        return None
+    return (
+        f"One thread reads {together / alone:.1f} times as fast as {threads}, which wait for each other: something "
+        "else keeps this machine's cores busy. Stop it, or run with OMP_NUM_THREADS=1 for more to be tried in the same time."
+    )
+
+
+def _rows_to_read(base: Encoder, examples: tuple[Example, ...], policy: Any) -> Tokens:
+    sample = watched([example.digest for example in examples], SAMPLE_ROWS)
+    few = base.encode([examples[i].texts for i in sample], policy)
+    return few.of_rows([i % few.rows for i in range(SAMPLE_ROWS)])
 
 
 def rehearse(

@@ -36,7 +36,7 @@ from tunewise.prompts.template import Template
 from tunewise.runs import Run, write_atomic
 from tunewise.search.arena import Arena
 from tunewise.search.budget import Clock, Purse, work_of
-from tunewise.search.calibrate import Speed, forward_speed, rehearse
+from tunewise.search.calibrate import Speed, forward_speed, rehearse, waiting_threads
 from tunewise.search.climb import in_turn
 from tunewise.search.finalists import clusters_of
 from tunewise.search.plan import looks_up_vectors, make_plan
@@ -313,6 +313,8 @@ def _measure_machine(session: Session) -> None:
     for base, encoder in session.bases.items():
         policy = answering(task.truncation)
         forward = speed(f"forward {base}", partial(forward_speed, encoder, session.data.train, policy))
+        if task.budget.minutes is not None and (said := waiting_threads(encoder, session.data.train, policy)):
+            session.watcher.say(said)
         slowest, features = forward, FeatureStore(encoder, task.truncation, (), None)
         for method in methods:
             context = session.context(base, method.name, 0)

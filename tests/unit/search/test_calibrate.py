@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tunewise.config import Budget, DataConfig, Task
 from tunewise.methods.base import Context, Fold
@@ -95,3 +96,24 @@ def test_a_rehearsal_that_crashes_is_said(context: Context, clock: list[float]) 
     said: list[str] = []
     assert rehearse(FakeMethod(9, clock), one_label, None, FORWARD, said.append) is FORWARD
     assert said == ["fake: not timed, so planned at the speed of the base (ValueError: one class)."]
+
+
+@pytest.mark.parametrize(("together", "said"), [(0.5, None), (1.1, None), (3.0, "One thread reads 3.0 times as fast")])
+def test_threads_that_wait_for_each_other_are_said(
+    monkeypatch: pytest.MonkeyPatch, tiny, clock: list[float], together: float, said: str | None
+) -> None:
+    torch.set_num_threads(2)
+    try:
+
+        def reads(rows: Any) -> None:
+            clock[0] += together if torch.get_num_threads() == 2 else 1.0
+
+        monkeypatch.setattr(tiny, "features_of", reads)
+        found = calibrate.waiting_threads(tiny, SORTED, "keep_start")
+        assert (found or "").startswith(said or "")
+        assert (found is None) is (said is None)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)
+        assert calibrate.waiting_threads(tiny, SORTED, "keep_start") is None
+    finally:
+        torch.set_num_threads(1)
