@@ -69,7 +69,7 @@ def waiting_threads(base: Encoder, examples: tuple[Example, ...], policy: Any) -
         return None
     return (
         f"One thread reads {together / alone:.1f} times as fast as {threads}, which wait for each other: something "
-        "else keeps this machine's cores busy. Stop it, or run with OMP_NUM_THREADS=1 for more to be tried in the same time."
+        "else keeps this machine's cores busy. Stop it, or run with OMP_NUM_THREADS=1: more is then tried."
     )
 
 
