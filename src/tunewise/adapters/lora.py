@@ -224,12 +224,18 @@ class LoraStack(Stack):
             return torch.zeros(self.rank, layer.out_features)
         bound = 1.0 / math.sqrt(layer.in_features)
         rng = torch.Generator().manual_seed(derive(member.seed, "lora", path))
-        return torch.empty(layer.in_features, self.rank).uniform_(-bound, bound, generator=rng)
+        own = self.rank if member.rank is None else member.rank
+        a_IR = torch.empty(layer.in_features, own).uniform_(-bound, bound, generator=rng)
+        return F.pad(a_IR, (0, self.rank - own))  # with B zero, too, they get no gradient
 
     def _principal(self, path: str) -> tuple[Tensor, Tensor]:
         if path not in self._parts:
             self._parts[path] = principal_parts(self.layers[path].weight, self.rank)
         return self._parts[path]
+
+    def padding(self, member: Member) -> int:
+        short = 0 if member.rank is None else self.rank - member.rank
+        return short * sum(layer.in_features + layer.out_features for layer in self.layers.values())
 
     def decays(self, name: str) -> bool:
         return not name.endswith(".m")

@@ -1,8 +1,10 @@
 """Dropout masks as a function of (member seed, step, site, token, feature): no stored generator, no order of calls.
 
 A mask of a token is the same whichever rows share its micro-batch and whichever members share its stack.
-Axes: P members, S sequences, T positions, M tokens of one member (S times T), I features.
+Axes: K sites, P members, S sequences, T positions, M tokens of one member (S times T), I features.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,19 +21,26 @@ def token_hash(sequence_S: Tensor, positions: int) -> Tensor:
     return _mix(row_S1 + position_T * 40503).flatten()
 
 
-def dropout_mask(
-    token_M: Tensor, features: int, *, rate_P: Tensor, seeds: list[int], step: int, site: str, dtype: torch.dtype
+def dropout_masks(
+    token_M: Tensor,
+    features: int,
+    *,
+    rate_P: Tensor,
+    seeds: Sequence[int],
+    step: int,
+    sites: Sequence[str],
+    dtype: torch.dtype,
 ) -> Tensor:
-    """[P, M, I]: 0 with probability `rate_P`, else 1 / (1 - rate), so that the mean is kept (inverted dropout)."""
+    """[K, P, M, I]: 0 with probability `rate_P`, else 1 / (1 - rate), so that the mean is kept (inverted dropout)."""
     place = torch.arange((features + 1) // 2, dtype=torch.int32, device=token_M.device)
-    starts = [derive(seed, "dropout", step, site) & 0x7FFFFFFF for seed in seeds]
-    start_P1 = torch.tensor(starts, dtype=torch.int32, device=token_M.device)[:, None]
-    feature_PI = _mix(_mix(place * 69069)[None] ^ start_P1)
+    starts = [{seed: derive(seed, "dropout", step, site) & 0x7FFFFFFF for seed in set(seeds)} for site in sites]
+    start_KP = torch.tensor([[own[seed] for seed in seeds] for own in starts], dtype=torch.int32, device=token_M.device)
+    feature_KPI = _mix(_mix(place * 69069) ^ start_KP[..., None])
     # one number decides on two features, by its halves
-    draw_PMI = _mix(token_M[None, :, None] ^ feature_PI[:, None, :]).view(torch.int16)[..., :features]
+    draw_KPMI = _mix(token_M[:, None] ^ feature_KPI[:, :, None, :]).view(torch.int16)[..., :features]
     least_P = ((rate_P * _DRAWS).round() - _DRAWS // 2).clamp(max=_DRAWS // 2 - 1).to(torch.int16)
     scale_P = (1.0 / (1.0 - rate_P)).to(dtype)
-    return (draw_PMI >= least_P[:, None, None]).to(dtype).mul_(scale_P[:, None, None])
+    return (draw_KPMI >= least_P[:, None, None]).to(dtype).mul_(scale_P[:, None, None])
 
 
 def _mix(value: Tensor) -> Tensor:

@@ -12,8 +12,11 @@ from typing import Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from tunewise.adapters.masks import dropout_mask, token_hash
+from tunewise.adapters.masks import dropout_masks, token_hash
 from tunewise.errors import ModelError
+
+DRAWN_AT_ONCE = 1 << 27
+"""Numbers of dropout masks that a GPU draws together: the draws of one layer are many kernels with hardly any work."""
 
 
 class NotStackable(Exception):
@@ -29,6 +32,8 @@ class Member:
     scale: float = 1.0
     """Of its update, where its kind of adapter has one."""
     dropout: float = 0.0
+    rank: int | None = None
+    """Of its update, where it is smaller than the stack's."""
 
 
 @dataclass
@@ -46,6 +51,10 @@ class Pass:
     answer_positions: int | None = None
     """Of the decoder, where the base has one."""
     hashes: dict[int, Tensor] = field(default_factory=dict)
+    masks: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    """Dropout masks by site and tokens, where those of several sites were drawn together."""
+    chosen: Tensor | None = None
+    """The active members as indices on the device."""
 
 
 class Stack(ABC):
@@ -60,6 +69,8 @@ class Stack(ABC):
         self.device = device
         self.tensors: dict[str, Tensor] = {}
         self.now = Pass(active=(0,), sequences=0, positions=0)
+        self._sites: dict[int, list[str]] = {}
+        """By number of features, those whose inputs were dropped before."""
         self._members(members)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -81,6 +92,10 @@ class Stack(ABC):
     @abstractmethod
     def attach(self, model: nn.Module) -> nn.Module:
         """Put the members into `model`, whose own weights stay as they are; returns what to call instead of it."""
+
+    def padding(self, member: Member) -> int:
+        """Numbers of a member's tensors that stay zero, because it is smaller than the stack."""
+        return 0
 
     def decays(self, name: str) -> bool:
         """Whether weight decay applies to this tensor."""
@@ -135,7 +150,9 @@ class Stack(ABC):
     def _chosen(self, tensor: Tensor) -> Tensor:
         if len(self.now.active) == len(self.members):
             return tensor
-        return tensor[torch.tensor(self.now.active, device=tensor.device)]
+        if self.now.chosen is None:
+            self.now.chosen = torch.tensor(self.now.active, device=tensor.device)
+        return tensor[self.now.chosen]
 
     def by_member(self, x: Tensor, site: str) -> Tensor:
         """Rows [A * S, ..., I] as [A, M, I].
@@ -164,15 +181,31 @@ class Stack(ABC):
             # rows that are no tokens of the batch, such as relative positions, are numbered by themselves
             numbers = torch.arange(tokens, device=self.device) if width is None else now.sequence_S
             now.hashes[tokens] = token_hash(numbers, width or 1)
-        return dropout_mask(
+        if (site, tokens) in now.masks:
+            return now.masks[site, tokens]
+        sites = self._drawn_with(site, features, len(chosen) * tokens * features)
+        masks_KPMI = dropout_masks(
             now.hashes[tokens],
             features,
             rate_P=torch.tensor([member.dropout for member in chosen], device=self.device),
             seeds=[member.seed for member in chosen],
             step=now.step,
-            site=site,
+            sites=sites,
             dtype=dtype,
         )
+        if len(sites) > 1:
+            now.masks |= {(own, tokens): mask for own, mask in zip(sites, masks_KPMI, strict=True)}
+        return masks_KPMI[0]
+
+    def _drawn_with(self, site: str, features: int, numbers: int) -> list[str]:
+        """The site whose mask is asked for and, on a GPU, those that came after it in earlier passes."""
+        if self.device.type == "cpu":
+            return [site]
+        known = self._sites.setdefault(features, [])
+        if site not in known:
+            known.append(site)
+        at = known.index(site)
+        return known[at : at + max(1, DRAWN_AT_ONCE // numbers)]
 
 
 class Form(Protocol):

@@ -59,7 +59,7 @@ class LoraConfig(StackedConfig, TopLayersConfig):
         return LoraForm(rank=self.rank, alpha=self.alpha, rslora=self.rslora, dropout=self.dropout, dora=self.dora)
 
     def member(self, seed: int) -> Member:
-        return Member(scale=self.form.scale, seed=seed, dropout=self.dropout)
+        return Member(scale=self.form.scale, seed=seed, dropout=self.dropout, rank=self.rank)
 
 
 SEARCHED: Parameters = {
@@ -88,12 +88,20 @@ class Lora(StackedMethod):
         room = min(min(layer.in_features, layer.out_features) for layer in layers)
         return [config for config in super().propose(context, space, rng, n) if config.rank <= room]
 
+    def structure(self, context: Context, config: LoraConfig) -> object:
+        """On a GPU, whose time goes into starting kernels, ranks may differ: smaller ones are filled up with zeros.
+
+        Not with PiSSA, whose base depends on the rank, nor with Adafactor, whose step depends on a matrix's size.
+        """
+        mixed = context.base.device.type != "cpu" and config.start == "random" and config.optimizer != "adafactor"
+        return dataclasses.replace(config, rank=1).structure if mixed else config.structure
+
     def stack(self, context: Context, configs: Sequence[LoraConfig], model: nn.Module) -> LoraStack:
-        first = configs[0]
+        first, rank = configs[0], max(config.rank for config in configs)
         return LoraStack(
             model,
             [config.member(context.seed) for config in configs],
-            rank=first.rank,
+            rank=rank,
             targets=target_layers(model, first.targets),
             dora=first.dora,
             start=first.start,
@@ -105,10 +113,16 @@ class Lora(StackedMethod):
     ) -> tuple[Mapping[str, Tensor], Form]:
         form = dataclasses.replace(config.form, turned=turned(context.base.model))
         if config.start == "random":
-            return tensors, form
+            return {name: _of_rank(tensor, name, config.rank) for name, tensor in tensors.items()}, form
         # the start was taken from the weights that were trained on, whose rounding decides between equal directions
         base = cast_base(context.base, working_dtype(context.task.dtype, context.base))
         return since_start(tensors, form, base.model)
+
+
+def _of_rank(tensor: Tensor, name: str, rank: int) -> Tensor:
+    """Without what a stack of larger ranks filled up with zeros."""
+    parts = {"A": tensor[..., :rank], "B": tensor[:rank]}
+    return parts.get(name[-1], tensor).contiguous()
 
 
 def since_start(tensors: Mapping[str, Tensor], form: LoraForm, model: nn.Module) -> tuple[dict[str, Tensor], LoraForm]:

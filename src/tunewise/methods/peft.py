@@ -194,7 +194,7 @@ class Peft:
         if not any(bool(gradient.any()) for gradient in adapter.values()):
             raise ModelError(f"{self.name}: nothing of it reaches the answer of this base, so it cannot learn.")
         self._kept(base, options, population, batch)
-        return population.trainable_parameters - head
+        return population.trainable_parameters(0) - head
 
     def _kept(self, base: Encoder, options: Mapping[str, Any], population: PeftPopulation, batch: Batch) -> None:
         tensors, _, _ = split_head(population.export(population.flat.values_PN[0]))

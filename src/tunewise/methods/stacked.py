@@ -83,6 +83,10 @@ class StackedMethod(ABC):
         """What tells candidates apart that do not read the same of a row."""
         return config.prompt
 
+    def structure(self, context: Context, config: Any) -> object:
+        """What the members of one stack have in common."""
+        return config.structure
+
     def refuses(self, base: Encoder) -> str | None:
         """Why it cannot work on this base, or None."""
         return None
@@ -166,7 +170,7 @@ class StackedMethod(ABC):
             return benches[index].predictor(configs[index], tensors, finished)
 
         notes = [f"{self.name}: {lower.note}" for lower in below.values() if lower.note]
-        groups, structures = context.layout, _by_structure(configs)
+        groups, structures = context.layout, self._by_structure(context, configs)
         if not groups:
             groups = []
             for alike in structures:
@@ -177,9 +181,8 @@ class StackedMethod(ABC):
             bench=bench, build=build, finish=finish, groups=groups, notes=notes, benches=benches, alike=structures
         )
 
-
-def _by_structure(configs: Sequence[StackedConfig]) -> list[list[int]]:
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for i, config in enumerate(configs):
-        groups.setdefault(config.structure, []).append(i)
-    return list(groups.values())
+    def _by_structure(self, context: Context, configs: Sequence[Any]) -> list[list[int]]:
+        groups: dict[object, list[int]] = {}
+        for i, config in enumerate(configs):
+            groups.setdefault(self.structure(context, config), []).append(i)
+        return list(groups.values())

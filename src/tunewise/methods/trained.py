@@ -230,7 +230,8 @@ class TrainedBracket:
         return loop.curve(place)
 
     def trainable_parameters(self, member: int) -> int:
-        return self._place(member)[0].population.trainable_parameters
+        loop, place = self._place(member)
+        return loop.population.trainable_parameters(place)
 
     def predictor(self, member: int) -> Predictor:
         """The member at its best step.

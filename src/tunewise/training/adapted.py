@@ -67,10 +67,8 @@ class StackedPopulation:
     def size(self) -> int:
         return self.flat.size
 
-    @property
-    def trainable_parameters(self) -> int:
-        """Of one member."""
-        return self.flat.numbers
+    def trainable_parameters(self, member: int) -> int:
+        return self.flat.numbers - self.stack.padding(self.stack.members[member])
 
     def hidden(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
         sequences, positions = batch.input_ids_ST.shape

@@ -82,8 +82,7 @@ class PeftPopulation:
     def size(self) -> int:
         return self.flat.size
 
-    @property
-    def trainable_parameters(self) -> int:
+    def trainable_parameters(self, member: int) -> int:
         """Of the adapter and the head."""
         return self.flat.numbers
 

@@ -45,9 +45,7 @@ class Population(Protocol):
     @property
     def size(self) -> int: ...
 
-    @property
-    def trainable_parameters(self) -> int:
-        """Of one member."""
+    def trainable_parameters(self, member: int) -> int: ...
 
     def hidden(self, batch: Batch, active: Sequence[int], key: Key | None) -> Tensor:
         """Last hidden states [A * S, T, H], member after member; `key` is None where nothing is random (scoring)."""

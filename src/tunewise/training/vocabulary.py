@@ -20,8 +20,11 @@ from tunewise.models.writing_base import WritingBase
 LOGITS = 9 << 20
 """Numbers of the vocabulary's logits that are held at once: 36 MiB in float32. With a quarter of them products take 1.4
 times as long, with more no less. glibc keeps freed blocks of up to 32 MiB, and in pieces, for whatever comes next."""
+LOGITS_DEVICE = 1 << 26
+"""On a GPU, which reads all weights of the vocabulary for each part: with fewer tokens in it, reading takes longer than
+the products do."""
 PIECE = 1 << 19
-"""Of them that are normalized at once."""
+"""Of them that are normalized at once on a CPU."""
 
 
 def token_losses(base: WritingBase, hidden_NH: Tensor, token_N: Tensor, smoothing_N: Tensor | None = None) -> Tensor:
@@ -44,7 +47,7 @@ class _TokenLosses(torch.autograd.Function):
     ) -> Tensor:
         total = torch.zeros((), dtype=_wide(hidden_NH), device=hidden_NH.device)
         slope_NH = None if weights else torch.empty_like(hidden_NH)
-        for some in _parts(base, len(hidden_NH)):
+        for some in _parts(base, hidden_NH):
             share_N = None if smoothing_N is None else smoothing_N[some]
             if slope_NH is None:
                 total += _loss(_log_softmax_(base.read(hidden_NH[some])), token_N[some], share_N)
@@ -62,7 +65,7 @@ class _TokenLosses(torch.autograd.Function):
             return None, slope_NH * gradients[0], None, None
         slope_NH = torch.empty_like(hidden_NH)
         slopes: list[Tensor | None] = [None for _ in ctx.weights]
-        for some in _parts(ctx.base, len(hidden_NH)):
+        for some in _parts(ctx.base, hidden_NH):
             share_N = None if smoothing_N is None else smoothing_N[some]
             _, (slope_NH[some], *found) = _found(
                 ctx.base, hidden_NH[some], token_N[some], share_N, ctx.weights, gradients[0]
@@ -91,9 +94,9 @@ def _found(
     return loss, torch.autograd.grad([read], [own_NH, *weights], slope_NV, allow_unused=True)
 
 
-def _parts(base: WritingBase, tokens: int) -> Iterator[slice]:
-    step = max(1, LOGITS // base.vocabulary)
-    return (slice(start, start + step) for start in range(0, tokens, step))
+def _parts(base: WritingBase, hidden_NH: Tensor) -> Iterator[slice]:
+    step = max(1, (LOGITS if hidden_NH.device.type == "cpu" else LOGITS_DEVICE) // base.vocabulary)
+    return (slice(start, start + step) for start in range(0, len(hidden_NH), step))
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
@@ -101,7 +104,9 @@ def _wide(tensor: Tensor) -> torch.dtype:
 
 
 def _log_softmax_(logits_NV: Tensor) -> Tensor:
-    """In the memory of the logits where they are precise enough, a few rows at a time."""
+    """On a CPU in the memory of the logits where they are precise enough, a few rows at a time."""
+    if logits_NV.device.type != "cpu":
+        return torch.log_softmax(logits_NV.detach(), dim=-1, dtype=_wide(logits_NV))
     log_NV = logits_NV.detach().to(_wide(logits_NV))
     for some_NV in torch.split(log_NV, max(1, PIECE // log_NV.shape[1])):
         some_NV.copy_(torch.log_softmax(some_NV, dim=-1))
@@ -133,7 +138,7 @@ def token_log_probabilities(base: WritingBase, hidden_NH: Tensor, token_N: Tenso
     """Natural log [N] of each token's probability, float64 on the CPU; no gradient is kept."""
     found = []
     with torch.no_grad():
-        for some in _parts(base, len(hidden_NH)):
+        for some in _parts(base, hidden_NH):
             log_NV = _log_softmax_(base.read(hidden_NH[some]))
             found.append(log_NV.gather(1, token_N[some, None])[:, 0].double().cpu())
     return torch.cat(found) if found else torch.zeros(0, dtype=torch.float64)

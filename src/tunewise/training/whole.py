@@ -187,8 +187,7 @@ class FullPopulation:
     def size(self) -> int:
         return self.flat.size
 
-    @property
-    def trainable_parameters(self) -> int:
+    def trainable_parameters(self, member: int) -> int:
         """All of the base's and the head's, those of tokens that do not occur among them; or of what is trained."""
         if self.lower is not None:
             return self.flat.numbers

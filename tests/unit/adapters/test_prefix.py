@@ -283,7 +283,7 @@ def test_the_base_stays_as_it_was(loop, tiny):
     trained.advance(trained.horizon)
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.model.state_dict().items())
     assert trained.population.encoder.model.config.hidden_size == 32
-    assert trained.population.trainable_parameters == LENGTH * 2 * 2 * 32 + 3 * 33
+    assert trained.population.trainable_parameters(0) == LENGTH * 2 * 2 * 32 + 3 * 33
 
 
 # --- what is refused

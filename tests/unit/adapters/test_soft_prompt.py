@@ -258,7 +258,7 @@ def test_the_base_and_its_table_stay_as_they_were(loop, tiny):
     trained.advance(trained.horizon)
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.model.state_dict().items())
     assert trained.population.encoder.model.config.hidden_size == 32
-    assert trained.population.trainable_parameters == LENGTH * 32 + 3 * 33
+    assert trained.population.trainable_parameters(0) == LENGTH * 32 + 3 * 33
 
 
 def test_a_prompt_starts_at_its_text_cycled_or_cut_or_at_noise_of_its_seed(tiny):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tunewise.adapters.lora import LoraStack, target_layers
-from tunewise.adapters.masks import dropout_mask, token_hash
+from tunewise.adapters.masks import dropout_masks, token_hash
 from tunewise.adapters.stack import Member, NotStackable, Pass
 from tunewise.errors import ModelError
 from tunewise.models.encoder import collate
@@ -171,7 +171,8 @@ def test_tensors_of_another_base_are_refused(tiny):
 def mask(sequences, positions, *, seeds=(0,), rates=(0.3,), step=1, site="a", features=64):
     hashes = token_hash(torch.tensor(sequences), positions)
     rate_P = torch.tensor(rates)
-    return dropout_mask(hashes, features, rate_P=rate_P, seeds=list(seeds), step=step, site=site, dtype=torch.float32)
+    sites = [site]
+    return dropout_masks(hashes, features, rate_P=rate_P, seeds=seeds, step=step, sites=sites, dtype=torch.float32)[0]
 
 
 @pytest.mark.parametrize("features", [63, 64])
@@ -233,3 +234,11 @@ def test_no_dropout_without_a_step(tiny):
     assert np.array_equal(hidden(1), hidden(1))
     assert not np.array_equal(hidden(1), hidden(None))
     assert not np.array_equal(hidden(1), hidden(2))
+
+
+def test_masks_of_several_sites_are_the_same_drawn_together():
+    hashes, rate_P = token_hash(torch.tensor([3, 1]), 5), torch.tensor([0.3, 0.0, 0.5])
+    options = {"rate_P": rate_P, "seeds": [1, 2, 1], "step": 4, "dtype": torch.float32}
+    together = dropout_masks(hashes, 7, sites=["a", "b", "c"], **options)
+    alone = [dropout_masks(hashes, 7, sites=[site], **options)[0] for site in "abc"]
+    assert torch.equal(together, torch.stack(alone))

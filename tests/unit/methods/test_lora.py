@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tunewise.adapters.stack import Stack
 from tunewise.config import DataConfig, Task
 from tunewise.errors import ConfigError, NotEnoughMemory
 from tunewise.methods import trained
@@ -111,6 +112,28 @@ def test_members_with_one_structure_are_stacked_and_the_others_are_not(context, 
     bracket = Lora().open(context, [quick(), quick(rank=4), quick(learning_rate=1e-3)])
     assert bracket.groups == [[0, 2], [1]]
     assert any("stacked: a step of 2 takes" in note for note in bracket.notes)
+
+
+def test_ranks_that_share_a_stack_answer_as_they_do_alone(context, stacked, monkeypatch):
+    configs = [quick(), quick(rank=4, dropout=0.2), quick(rank=3, weight_decay=0.3)]
+    alone = Lora().open(context, configs)
+    # as on a GPU
+    monkeypatch.setattr(Lora, "structure", lambda lora, context, config: "one")
+    monkeypatch.setattr(Stack, "_drawn_with", drawn_together)
+    together = Lora().open(context, configs)
+    assert (together.groups, alone.groups) == ([[0, 1, 2]], [[0], [1], [2]])
+    assert together.advance(10) == alone.advance(10)
+    np.testing.assert_allclose(together.losses(), alone.losses(), atol=1e-4)
+    assert [together.trainable_parameters(i) for i in range(3)] == [alone.trainable_parameters(i) for i in range(3)]
+    for member in range(3):
+        own, other = (bracket.predictor(member).predict(context.fold.race) for bracket in (together, alone))
+        assert [answer.scores for answer in own] == [pytest.approx(answer.scores, abs=1e-4) for answer in other]
+
+
+def drawn_together(stack, site, features, numbers):
+    known = stack._sites.setdefault(features, [])
+    known += [site] if site not in known else []
+    return known[known.index(site) :]
 
 
 def test_stacked_or_not_the_losses_are_the_same(context, stacked, monkeypatch):

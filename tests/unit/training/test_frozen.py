@@ -144,7 +144,7 @@ def test_only_the_blocks_above_are_found_and_trained(base):
     assert moved <= above
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.named_parameters())
     count = sum(before[name].numel() for name in above)
-    assert loop.population.trainable_parameters == count + 3 * 33
+    assert loop.population.trainable_parameters(0) == count + 3 * 33
 
 
 def test_members_share_kept_states_and_do_not_see_each_other(deep):
