@@ -5,33 +5,62 @@ rate, rank and dropout and are the same on all sides; all heads start at zero. O
 looks, halving, early stopping, shared evaluation, stacking where it is measured to pay. The peer trains all in full
 and scores them on dev once, at its defaults and as its documents advise (bf16, batches grouped by length). Each side
 is a process of its own, in turn, two threads; time is from texts to the chosen candidate, without imports. The choice
-of each side is then scored on the test part (1,821 rows), which no side chooses on.
+of each side is then scored on the test part (1,821 rows), which no side chooses on. `--device cuda`: all sides on one
+GPU, which has multiplied once before the clock starts; the tuned peer then reads dev in batches of 256.
 
 `--curves` trains all candidates to the end and leaves their dev losses at 20 steps, with dev accuracy as the score, in
 `results/curves/`, for `replay.py`.
 
-python benchmarks/bracket.py [--seeds 0 1] [--curves]
+python benchmarks/bracket.py [--seeds 0 1] [--curves] [--device cuda] [--base FOLDER] [--results FOLDER]
 """
 
 import argparse
 import contextlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sides import found_by
 from train_step import BATCH, EPOCHS, LABELS, Peer, peer_arguments, rows, sample
 
 CANDIDATES, ROWS = 16, 1000
 SIDES = ("tunewise", "trainer", "trainer tuned")
 RESULTS = Path(__file__).parent / "results"
 POINTS = 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is trained, and where."""
+
+    base: str
+    device: str
+
+    def load(self) -> Any:
+        """The base, on a device that has multiplied before: neither it nor its libraries are loaded on the clock."""
+        from tunewise.models.load import load_base
+
+        for dtype in (torch.float32, torch.bfloat16):
+            square = torch.ones(64, 64, dtype=dtype, device=self.device)
+            (square @ square).sum().item()
+        return load_base(self.base, device=self.device)
+
+    def seconds(self, since: float) -> float:
+        """All that was begun on the device included."""
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - since
+
+    @property
+    def machine(self) -> str:
+        return "cpu" if self.device == "cpu" else torch.cuda.get_device_name()
 
 
 def candidates(seed: int) -> list[dict[str, Any]]:
@@ -56,12 +85,11 @@ def accuracy(answers: list[str], targets: np.ndarray) -> float:
 
 
 @contextlib.contextmanager
-def _context(seed: int) -> Iterator[tuple[Any, Any]]:
+def _context(seed: int, base: Any) -> Iterator[tuple[Any, Any]]:
     """An arena and a context with all of dev to race on; nothing of it is timed but what a run would do too."""
     from tunewise.config import Budget, DataConfig, Task
     from tunewise.methods.base import Context, Fold
     from tunewise.models.embed import FeatureStore
-    from tunewise.models.load import load_base
     from tunewise.runs import Run
     from tunewise.search.arena import Arena
     from tunewise.search.budget import Clock
@@ -69,7 +97,6 @@ def _context(seed: int) -> Iterator[tuple[Any, Any]]:
     from tunewise.search.watch import Quiet
     from tunewise.types import Example
 
-    base = load_base("bundled:minilm", device="cpu")
     whole = parts(seed)
     train, race = (
         tuple(
@@ -104,18 +131,17 @@ def _configs(seed: int) -> list[Any]:
     ]
 
 
-def ours(seed: int) -> dict[str, Any]:
+def ours(seed: int, place: Place) -> dict[str, Any]:
     from tunewise.methods.lora import Lora
-    from tunewise.models.load import load_base
     from tunewise.predictors.bundle import load_predictor
     from tunewise.search.trial import run_bracket
     from tunewise.types import Example, Finished
 
-    base = load_base("bundled:minilm", device="cpu")
+    base = place.load()
     started = time.perf_counter()
-    with _context(seed) as (arena, context):
+    with _context(seed, base) as (arena, context):
         trials = run_bracket(arena, Lora(), context, _configs(seed), name="race", halve=True)
-        seconds = time.perf_counter() - started
+        seconds = place.seconds(started)
         predictor = load_predictor(arena.run.folder / "trials" / "race" / "predictor", lambda _: base)
         texts, targets = parts(seed)["test"]
         said = predictor.predict([Example(id=str(i), fields={"text": text}) for i, text in enumerate(texts)])
@@ -135,7 +161,7 @@ def ours(seed: int) -> dict[str, Any]:
     }
 
 
-def theirs(seed: int, *, tuned: bool) -> dict[str, Any]:
+def theirs(seed: int, place: Place, *, tuned: bool) -> dict[str, Any]:
     import datasets
     import transformers
 
@@ -143,7 +169,8 @@ def theirs(seed: int, *, tuned: bool) -> dict[str, Any]:
 
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(describe_base("bundled:minilm").path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(describe_base(place.base).path)
+    place.load()
     whole = parts(seed)
 
     def tokenized(name: str) -> Any:
@@ -166,10 +193,16 @@ def theirs(seed: int, *, tuned: bool) -> dict[str, Any]:
         for each in candidates(seed):
             transformers.set_seed(seed)
             arguments = peer_arguments(
-                scratch, epochs=EPOCHS, batch_size=BATCH, rate=each["learning_rate"], seed=seed, tuned=tuned
+                scratch,
+                epochs=EPOCHS,
+                batch_size=BATCH,
+                rate=each["learning_rate"],
+                seed=seed,
+                tuned=tuned,
+                device=place.device,
             )
             trainer = transformers.Trainer(
-                model=Peer("lora", rank=each["rank"], dropout=each["dropout"]),
+                model=Peer("lora", rank=each["rank"], dropout=each["dropout"], base=place.base),
                 args=arguments,
                 train_dataset=train,
                 processing_class=tokenizer,
@@ -179,7 +212,7 @@ def theirs(seed: int, *, tuned: bool) -> dict[str, Any]:
             dev_accuracy.append(scored(trainer, dev))
             if dev_accuracy[-1] > max([-1.0, *dev_accuracy[:-1]]):  # the first of equals, as `argmax` below
                 best = trainer
-        seconds = time.perf_counter() - started
+        seconds = place.seconds(started)
         chosen = int(np.argmax(dev_accuracy))
         test_accuracy = scored(best, tokenized("test"))
     return {
@@ -191,12 +224,12 @@ def theirs(seed: int, *, tuned: bool) -> dict[str, Any]:
     }
 
 
-def curves(seed: int) -> dict[str, Any]:
+def curves(seed: int, place: Place) -> dict[str, Any]:
     """What a race would see of every candidate, [candidates, POINTS], trained to the end, and its dev accuracy."""
     from tunewise.evaluation.calibration import log_probabilities, scaled_losses, temperature
     from tunewise.methods.lora import Lora
 
-    with _context(seed) as (_, context):
+    with _context(seed, place.load()) as (_, context):
         bracket = Lora().open(context, _configs(seed))
         rows = tuple(context.watched(context.race))
         target_E = context.target_indices([context.race[row] for row in rows])
@@ -222,41 +255,59 @@ def curves(seed: int) -> dict[str, Any]:
     return {"losses": losses_by_member, "scores": hits, "steps": steps, "candidates": candidates(seed)}
 
 
-def run_side(side: str, seed: int) -> dict[str, Any]:
+def run_side(side: str, seed: int, place: Place) -> dict[str, Any]:
     command = [sys.executable, __file__, "--side", side, "--seeds", str(seed)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    line = next(line for line in printed.split("\n") if line.startswith("RESULT "))
-    result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    return result
+    command += ["--device", place.device, "--base", place.base]
+    return found_by(command, who=f"bracket: {side}", threads=torch.get_num_threads())
+
+
+def measure(path: Path, seed: int, place: Place) -> None:
+    """All sides in turn; what is known stands in the file after each of them."""
+    sides: dict[str, Any] = {}
+    for side in SIDES:
+        sides[side] = run_side(side, seed, place)
+        ratio = {other: sides[other]["seconds"] / sides["tunewise"]["seconds"] for other in [*sides][1:]}
+        found = {
+            "candidates": candidates(seed),
+            "machine": place.machine,
+            "torch": torch.__version__,
+            "base": place.base,
+            "threads": torch.get_num_threads(),
+            "sides": sides,
+            "ratio": ratio,
+        }
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--curves", action="store_true")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--base", default="bundled:minilm", help="of both sides; a folder, too")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--side", choices=(*SIDES, "curves"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    place = Place(asked.base, asked.device)
     if asked.side:
         seed = asked.seeds[0]
-        sides = {"tunewise": ours, "curves": curves}
-        result = sides[asked.side](seed) if asked.side in sides else theirs(seed, tuned=asked.side == "trainer tuned")
+        if asked.side in (sides := {"tunewise": ours, "curves": curves}):
+            result = sides[asked.side](seed, place)
+        else:
+            result = theirs(seed, place, tuned=asked.side == "trainer tuned")
         print("RESULT " + json.dumps(result))
         return
-    folder = RESULTS / ("curves" if asked.curves else "bracket")
+    folder = asked.results / ("curves" if asked.curves else "bracket")
     folder.mkdir(parents=True, exist_ok=True)
+    where = "" if asked.device == "cpu" else f"{asked.device}-"
     for seed in asked.seeds:
-        path = folder / (f"lora-sst2-{seed}.json" if asked.curves else f"sst2-{seed}.json")
+        path = folder / (f"lora-sst2-{where}{seed}.json" if asked.curves else f"sst2-{where}{seed}.json")
         if path.exists():
             continue
         if asked.curves:
-            found = run_side("curves", seed)
+            path.write_text(json.dumps(run_side("curves", seed, place), indent=1) + "\n", encoding="utf-8")
         else:
-            sides = {side: run_side(side, seed) for side in SIDES}
-            seconds = sides["tunewise"]["seconds"]
-            ratio = {side: sides[side]["seconds"] / seconds for side in SIDES[1:]}
-            threads = torch.get_num_threads()
-            found = {"candidates": candidates(seed), "threads": threads, "sides": sides, "ratio": ratio}
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            measure(path, seed, place)
         print(path.read_text("utf-8"))
 
 

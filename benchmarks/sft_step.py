@@ -12,17 +12,24 @@ rows of like length together, and `trl grouped` those of `group_by_length`.
 Each side is a process of its own, in turn. What counts is the CPU's time of all steps but the first, on one thread,
 from token ids; `peak_bytes` is the most that the whole process held, imports among it.
 
+`--device cuda`: shapes of 135 million and of a billion weights in bf16 (`float32`: without, and without TF32, where
+losses say whether both do the same), fp32 adapters, the fused attention and mixed precision on both sides, prompts of
+300 tokens, answers of 64. Each library is one process for all cells of a shape. What counts is wall time of all steps
+but the first three, waiting for the GPU after each, and the most that PyTorch's allocator held.
+
 TRL may live in an environment of its own, named in `TRL_PYTHON`. A cell whose result file exists is not run again.
 
-python benchmarks/sft_step.py [CELL ...] [--threads 1]
+python benchmarks/sft_step.py [CELL ...] [--threads 1] [--device cuda] [--results FOLDER]
 """
 
 import argparse
+import gc
 import json
 import os
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +37,8 @@ from typing import Any
 import numpy as np
 from sides import found_by
 
-RESULTS = Path(__file__).parent / "results" / "sft_step"
-BATCH, ANSWER, PROMPT, RANK, ALPHA = 8, 8, 88, 8, 16
+RESULTS = Path(__file__).parent / "results"
+RANK, ALPHA = 8, 16
 RATE = {"lora": 1e-3, "full": 1e-4}
 WORDS = 4000
 """Token ids are drawn among so many."""
@@ -45,8 +52,28 @@ class Cell:
     vocabulary: int
     natural: bool
     steps: int
+    device: str = "cpu"
+    dtype: str = "float32"
     hidden: int = 192
     layers: int = 6
+    inner: int = 576
+    heads: int = 6
+    keys: int = 6
+    """Heads of keys and values."""
+    batch: int = 8
+    prompt: int = 88
+    answer: int = 8
+    """Tokens."""
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        again = ("tunewise again",) if self.device == "cpu" else ()
+        return ("tunewise", "trl", *(("tunewise own", "trl grouped") if self.natural else again))
+
+    @property
+    def untimed(self) -> int:
+        """First steps, in which libraries are still being loaded."""
+        return 1 if self.device == "cpu" else 3
 
 
 CELLS = {
@@ -61,6 +88,34 @@ CELLS = {
         ("full", 151936, False, 4),
     )
 }
+SHAPES: dict[str, dict[str, Any]] = {
+    "135m": {"hidden": 576, "layers": 30, "inner": 1536, "heads": 9, "keys": 3, "batch": 16},
+    "1b": {"hidden": 2048, "layers": 16, "inner": 8192, "heads": 32, "keys": 8, "batch": 8},
+}
+CELLS |= {
+    f"cuda-{shape}-{vocabulary}-{'natural' if natural else 'equal'}{'-float32' if dtype == 'float32' else ''}": Cell(
+        method="lora",
+        vocabulary=vocabulary,
+        natural=natural,
+        steps=steps,
+        device="cuda",
+        dtype=dtype,
+        prompt=300,
+        answer=64,
+        **SHAPES[shape],
+    )
+    for shape, vocabulary, natural, dtype, steps in (
+        ("135m", 49152, False, "float32", 8),
+        ("135m", 49152, True, "bfloat16", 18),
+        ("135m", 151936, True, "bfloat16", 18),
+        ("1b", 128256, False, "bfloat16", 12),
+        ("1b", 128256, True, "bfloat16", 12),
+    )
+}
+
+
+def base_name(cell: Cell) -> str:
+    return f"{cell.hidden}-{cell.layers}-{cell.vocabulary}-{cell.dtype}"
 
 
 def make_base(folder: Path, cell: Cell) -> None:
@@ -79,10 +134,10 @@ def make_base(folder: Path, cell: Cell) -> None:
         "llama",
         vocab_size=cell.vocabulary,
         hidden_size=cell.hidden,
-        intermediate_size=3 * cell.hidden,
+        intermediate_size=cell.inner,
         num_hidden_layers=cell.layers,
-        num_attention_heads=cell.hidden // 32,
-        num_key_value_heads=cell.hidden // 32,
+        num_attention_heads=cell.heads,
+        num_key_value_heads=cell.keys,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=0,
@@ -90,54 +145,73 @@ def make_base(folder: Path, cell: Cell) -> None:
         pad_token_id=2,
     )
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with torch.device(cell.device):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, cell.dtype))
+    model.save_pretrained(folder)
 
 
 def rows(cell: Cell) -> list[tuple[list[int], list[int]]]:
     """Token ids of prompts and answers, in the order in which they are read, batch by batch."""
     rng = np.random.default_rng(0)
-    count = BATCH * cell.steps
-    lengths = np.full(count, PROMPT)
+    count = cell.batch * cell.steps
+    lengths = np.full(count, cell.prompt)
     if cell.natural:
-        lengths = np.clip(PROMPT * rng.lognormal(0.0, 0.8, count), 8, 1024).astype(int)
+        lengths = np.clip(cell.prompt * rng.lognormal(0.0, 0.8, count), 8, 1024).astype(int)
     return [
-        (rng.integers(3, WORDS, length).tolist(), [*rng.integers(3, WORDS, ANSWER - 1).tolist(), 1])
+        (rng.integers(3, WORDS, length).tolist(), [*rng.integers(3, WORDS, cell.answer - 1).tolist(), 1])
         for length in lengths
     ]
 
 
 class Meter:
-    """CPU seconds of each step but the first, and the most memory that the process held."""
+    """Seconds of each step but the first, of the CPU or by the clock on the wall, and the most memory that was held."""
 
-    def __init__(self) -> None:
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
         self.marks: list[float] = []
+        if cell.device != "cpu":
+            import torch
+
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
 
     def step(self) -> None:
-        self.marks.append(time.process_time())
+        if self.cell.device == "cpu":
+            self.marks.append(time.process_time())
+        else:
+            import torch
+
+            torch.cuda.synchronize()
+            self.marks.append(time.perf_counter())
 
     def read(self, losses: list[float]) -> dict[str, Any]:
-        seconds = np.diff(self.marks)
+        seconds = np.diff(self.marks)[self.cell.untimed - 1 :]
         return {
             "losses": losses,
             "seconds": float(seconds.sum()),
             "median_step_seconds": float(np.median(seconds)),
-            "peak_bytes": peak_bytes(),
+            "peak_bytes": self.peak_bytes(),
         }
 
+    def peak_bytes(self) -> int:
+        """Since this program began, or, of a GPU, since this began; `getrusage` may say the parent's."""
+        if self.cell.device == "cpu":
+            lines = Path("/proc/self/status").read_text("utf-8").split("\n")
+            return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+        import torch
 
-def peak_bytes() -> int:
-    """Since this program began; what `getrusage` says is the parent's where that held more."""
-    lines = Path("/proc/self/status").read_text("utf-8").split("\n")
-    return 1024 * int(next(line for line in lines if line.startswith("VmHWM:")).split()[1])
+        return torch.cuda.max_memory_allocated() - self.before
 
 
 def ours(folder: Path, cell: Cell, *, as_given: bool) -> dict[str, Any]:
     import torch
 
+    import tunewise.models.load as loading
     from tunewise.adapters.files import Use, save_adapter
     from tunewise.adapters.lora import LoraForm, LoraStack, target_layers
     from tunewise.adapters.stack import Member
-    from tunewise.models.load import load_base
     from tunewise.models.prefix_tree import Request
     from tunewise.models.writing_base import WritingBase
     from tunewise.training.adapted import StackedPopulation
@@ -145,8 +219,9 @@ def ours(folder: Path, cell: Cell, *, as_given: bool) -> dict[str, Any]:
     from tunewise.training.texts import Texts, Writing
     from tunewise.training.whole import FullPopulation
 
-    meter = Meter()
-    base = load_base(str(folder), device="cpu", dtype="float32")
+    loading._loaded.clear()  # of the cell before
+    meter = Meter(cell)
+    base = loading.load_base(str(folder), device=cell.device, dtype=cell.dtype)
     assert isinstance(base, WritingBase)
     made = tuple(Request(np.array(prompt), np.array(answer)) for prompt, answer in rows(cell))
     train, race = Texts(base, made), Texts(base, made[:1])
@@ -158,14 +233,14 @@ def ours(folder: Path, cell: Cell, *, as_given: bool) -> dict[str, Any]:
     else:
         used = np.unique(np.concatenate(train.tokens.ids))
         population = FullPopulation(base, None, used_tokens=used, dtype=torch.float32, seed=0)
-    plan = Plan(epochs=1, batch_size=BATCH, seed=0, evaluations=1, schedule="constant")
+    plan = Plan(epochs=1, batch_size=cell.batch, seed=0, evaluations=1, schedule="constant")
     loop = Loop(population, Writing(train, race), plan, [Settings(learning_rate=RATE[cell.method], warmup_share=0.0)])
     loop.points = ()  # nor does the peer evaluate
     if cell.method == "lora":
         use = Use("CAUSAL_LM", base.above)
         save_adapter(loop.export(0), LoraForm(rank=RANK, alpha=ALPHA), folder / "adapter", use=use)
     if as_given:
-        loop._epoch = (0, [np.arange(at, at + BATCH) for at in range(0, len(made), BATCH)])
+        loop._epoch = (0, [np.arange(at, at + cell.batch) for at in range(0, len(made), cell.batch)])
     for step in range(cell.steps):
         loop.advance(step + 1)
         meter.step()
@@ -182,8 +257,11 @@ def theirs(folder: Path, cell: Cell, *, grouped: bool) -> dict[str, Any]:
 
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
-    meter = Meter()
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    meter = Meter(cell)
+    attention = "eager" if cell.device == "cpu" else "sdpa"
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, cell.dtype), attn_implementation=attention
+    )
     if cell.method == "lora":
         model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
     table = datasets.Dataset.from_list(
@@ -201,7 +279,7 @@ def theirs(folder: Path, cell: Cell, *, grouped: bool) -> dict[str, Any]:
         config = SFTConfig(
             output_dir=scratch,
             num_train_epochs=1,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=cell.batch,
             learning_rate=RATE[cell.method],
             lr_scheduler_type="constant",
             weight_decay=0.0,
@@ -209,8 +287,8 @@ def theirs(folder: Path, cell: Cell, *, grouped: bool) -> dict[str, Any]:
             max_length=None,
             completion_only_loss=True,
             gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
+            bf16=cell.dtype == "bfloat16",
+            use_cpu=cell.device == "cpu",
             report_to="none",
             save_strategy="no",
             logging_steps=1,
@@ -228,60 +306,108 @@ def theirs(folder: Path, cell: Cell, *, grouped: bool) -> dict[str, Any]:
     return meter.read([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
 
 
-def run_side(side: str, name: str, folder: Path, threads: int) -> dict[str, Any]:
-    """One side in a process of its own."""
-    python = os.environ.get("TRL_PYTHON", sys.executable) if side.startswith("trl") else sys.executable
-    command = [python, __file__, name, "--side", side, "--folder", str(folder)]
-    return found_by(command, who=f"sft_step: {side}", threads=threads)
+def run_library(library: str, bases: dict[str, Path], sides: list[str], threads: int) -> dict[str, Any]:
+    """What one library's sides found in a process of their own, by cell and side."""
+    python = os.environ.get("TRL_PYTHON", sys.executable) if library == "trl" else sys.executable
+    folders = [str(folder) for folder in bases.values()]
+    command = [python, __file__, *bases, "--sides", *sides, "--folders", *folders]
+    return found_by(command, who=f"sft_step: {', '.join(sides)}", threads=threads)
 
 
-def measure(name: str, threads: int) -> dict[str, Any]:
-    cell = CELLS[name]
+def run_sides(cells: list[str], sides: list[str], folders: list[Path]) -> dict[str, Any]:
+    """In this process; a side that fails on a GPU does so in words, and the others go on."""
+    found: dict[str, Any] = {}
+    for name, folder in zip(cells, folders, strict=True):
+        cell = CELLS[name]
+        found[name] = {}
+        for side in sides:
+            if side not in cell.sides:
+                continue
+            try:
+                if side.startswith("tunewise"):
+                    found[name][side] = ours(folder, cell, as_given=side != "tunewise own")
+                else:
+                    found[name][side] = theirs(folder, cell, grouped=side == "trl grouped")
+            except Exception:
+                if cell.device == "cpu":
+                    raise
+                found[name][side] = {"error": traceback.format_exc()}
+                traceback.print_exc()
+    return found
+
+
+def by_side(cells: list[str], threads: int) -> dict[str, dict[str, Any]]:
+    """What each side found, by cell: on the CPU in a process for each, on a GPU in one for each library."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "base"
-        make_base(folder, cell)
-        more = ("tunewise own", "trl grouped") if cell.natural else ("tunewise again",)
-        sides = {side: run_side(side, name, folder, threads) for side in ("tunewise", "trl", *more)}
+        bases = {name: Path(scratch) / base_name(CELLS[name]) for name in cells}
+        for name, folder in bases.items():
+            if not folder.exists():
+                make_base(folder, CELLS[name])
+        found: dict[str, dict[str, Any]] = {name: {} for name in cells}
+        sides = list(dict.fromkeys(side for name in cells for side in CELLS[name].sides))
+        parts = [[side] for side in sides]
+        if CELLS[cells[0]].device != "cpu":
+            parts = [[side for side in sides if side.startswith(library)] for library in ("tunewise", "trl")]
+        for part in parts:
+            for name, own in run_library(part[0].split()[0], bases, part, threads).items():
+                found[name] |= own
+    return found
+
+
+def summary(name: str, sides: dict[str, Any], threads: int) -> dict[str, Any]:
+    cell = CELLS[name]
+    found: dict[str, Any] = {"cell": name, "threads": threads, "batch": cell.batch, **machine(cell), "sides": sides}
+    if any("error" in side for side in sides.values()):
+        return found
     one, other = sides["tunewise"], sides["trl"]
-    ratio = {"trl": other["seconds"] / one["seconds"]}
+    found["ratio"] = {"trl": other["seconds"] / one["seconds"]}
     if cell.natural:
         best = sides["tunewise own"]["seconds"]
-        ratio |= {"own to trl": other["seconds"] / best, "own to trl grouped": sides["trl grouped"]["seconds"] / best}
-    return {
-        "cell": name,
-        "threads": threads,
-        "batch": BATCH,
-        "sides": sides,
-        "ratio": ratio,
-        "memory": other["peak_bytes"] / one["peak_bytes"],
-        "largest_difference": float(np.abs(np.array(one["losses"]) - np.array(other["losses"])).max()),
-    }
+        found["ratio"] |= {
+            "own to trl": other["seconds"] / best,
+            "own to trl grouped": sides["trl grouped"]["seconds"] / best,
+        }
+    found["memory"] = other["peak_bytes"] / one["peak_bytes"]
+    found["largest_difference"] = float(np.abs(np.array(one["losses"]) - np.array(other["losses"])).max())
+    return found
+
+
+def machine(cell: Cell) -> dict[str, Any]:
+    if cell.device == "cpu":
+        return {}
+    import torch
+
+    return {"machine": torch.cuda.get_device_name(), "torch": torch.__version__, "shape": vars(cell)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cells", nargs="*", default=[], help=f"of: {'; '.join(CELLS)}")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--side", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where no cells are named")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--sides", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--folders", type=Path, nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.side:
-        (name,) = given.cells
-        if given.side.startswith("tunewise"):
-            found = ours(given.folder, CELLS[name], as_given=given.side != "tunewise own")
-        else:
-            found = theirs(given.folder, CELLS[name], grouped=given.side == "trl grouped")
-        print("RESULT " + json.dumps(found))
+    if given.sides:
+        print("RESULT " + json.dumps(run_sides(given.cells, given.sides, given.folders)))
         return
     if unknown := [name for name in given.cells if name not in CELLS]:
         raise SystemExit(f"sft_step: there is no cell {unknown[0]}. There are: {'; '.join(CELLS)}.")
-    for name in given.cells or CELLS:
-        path = RESULTS / f"{name}.json"
-        if not path.exists():
-            found = measure(name, given.threads)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(path.read_text("utf-8"))
+    folder = given.results / "sft_step"
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = given.cells or [name for name, cell in CELLS.items() if cell.device == given.device]
+    missing = [name for name in asked if not (folder / f"{name}.json").exists()]
+    groups: dict[Any, list[str]] = {}
+    for name in missing:
+        cell = CELLS[name]
+        groups.setdefault(name if cell.device == "cpu" else cell.hidden, []).append(name)
+    for group in groups.values():
+        for name, sides in by_side(group, given.threads).items():
+            text = json.dumps(summary(name, sides, given.threads), indent=1) + "\n"
+            (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    for name in asked:
+        print((folder / f"{name}.json").read_text("utf-8"))
 
 
 if __name__ == "__main__":

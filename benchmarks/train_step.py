@@ -100,14 +100,21 @@ def ours(method_name: str, seed: int) -> dict[str, Any]:
 class Peer(torch.nn.Module):
     """Mean pooling and a linear head on the same base: what a user of Trainer writes for a sentence encoder."""
 
-    def __init__(self, method: str, rank: int = RANK, dropout: float = 0.0, labels: int = len(LABELS)) -> None:
+    def __init__(
+        self,
+        method: str,
+        rank: int = RANK,
+        dropout: float = 0.0,
+        labels: int = len(LABELS),
+        base: str = "bundled:minilm",
+    ) -> None:
         super().__init__()
         import transformers
         from peft import LoraConfig, get_peft_model
 
         from tunewise.models.load import describe_base
 
-        model = transformers.AutoModel.from_pretrained(describe_base("bundled:minilm").path, add_pooling_layer=False)
+        model = transformers.AutoModel.from_pretrained(describe_base(base).path, add_pooling_layer=False)
         if method == "lora":
             config = LoraConfig(
                 r=rank,
@@ -132,7 +139,15 @@ class Peer(torch.nn.Module):
 
 
 def peer_arguments(
-    folder: str, *, epochs: float, batch_size: int, rate: float, seed: int, tuned: bool, **more: Any
+    folder: str,
+    *,
+    epochs: float,
+    batch_size: int,
+    rate: float,
+    seed: int,
+    tuned: bool,
+    device: str = "cpu",
+    **more: Any,
 ) -> Any:
     """TrainingArguments of the peer: its defaults, or tuned as its documents advise for such a machine."""
     import transformers
@@ -142,11 +157,11 @@ def peer_arguments(
         output_dir=folder,
         num_train_epochs=epochs,
         per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=32,
+        per_device_eval_batch_size=256 if tuned and device != "cpu" else 32,
         learning_rate=rate,
         weight_decay=0.01,
         warmup_steps=0.1,
-        use_cpu=True,
+        use_cpu=device == "cpu",
         report_to="none",
         save_strategy="no",
         remove_unused_columns=False,
