@@ -60,7 +60,7 @@ Loss in nats per token:
 
 {measured}
 
-How far its ladder rises on an example stands in `examples/code_summary/README.md`.
+How far its ladder rises on an example stands in `examples/{example}/README.md`.
 
 It repeats what its sources think of people and things: nineteenth-century prose among them. It knows no news, no
 arithmetic to rely on, and no language but English.
@@ -114,6 +114,7 @@ def card(told: dict[str, Any], measured: dict[str, Any], corpus: int, architectu
         stages="\n".join(map(_stage, stages)),
         curve="\n".join(_curve(stages)),
         able=ABLE[recipe["family"]],
+        example="sentiment" if recipe["family"] == "masked" else "code_summary",
         measured=_measured(measured),
     )
 

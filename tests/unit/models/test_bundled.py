@@ -7,6 +7,7 @@ import torch
 
 from tunewise.models.causal import Causal
 from tunewise.models.load import BUNDLED, describe_base, load_base
+from tunewise.models.masked import Masked
 
 OWN = sorted(name for name, bundled in BUNDLED.items() if bundled.package == "tunewise")
 
@@ -40,3 +41,16 @@ def test_the_causal_base_foresees_text_and_speaks_in_turns(one_thread: None) -> 
     )
     assert turns.startswith("<s><|user|>Hello")
     assert turns.endswith("<|assistant|>")
+
+
+def test_the_masked_base_fills_gaps(one_thread: None) -> None:
+    base = load_base("bundled:masked", device="cpu", dtype="float32")
+    assert isinstance(base, Masked)
+    text = "The file is opened for reading, and every line is printed. If the file does not exist, it says so."
+    ids = torch.tensor(base.tokenizer(text).input_ids)
+    places = torch.arange(1, len(ids) - 1)
+    shown = ids.repeat(len(places), 1)
+    shown[torch.arange(len(places)), places] = base.mask_id
+    with torch.no_grad():
+        said = base.whole(input_ids=shown).logits[torch.arange(len(places)), places].argmax(dim=-1)
+    assert (said == ids[places]).float().mean() > 0.5
