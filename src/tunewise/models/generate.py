@@ -20,6 +20,7 @@ from tunewise.models.asked import Asked
 from tunewise.models.beams import BeamSearch
 from tunewise.models.causal import Causal
 from tunewise.models.going import Allowed, Going
+from tunewise.models.growing import growing_cache
 from tunewise.models.precision import fast_float32
 from tunewise.models.quick_attention import with_quick_attention
 from tunewise.models.tokens import by_length
@@ -234,12 +235,10 @@ class _GoingOn:
     """Answers that follow their prompts in one sequence."""
 
     def __init__(self, base: Causal, body: nn.Module, prompts: Sequence[np.ndarray]) -> None:
-        from transformers import DynamicCache
-
         self._base, self._body = base, body
         ids_BT, mask_BT = left_padded(prompts, pad_id=base.pad_id)
         self._inputs, self._mask = torch.from_numpy(ids_BT).to(base.device), torch.from_numpy(mask_BT).to(base.device)
-        self._cache: Any = DynamicCache(config=base.model.config)  # type: ignore[arg-type]
+        self._cache = growing_cache(base.model.config)
 
     def logits(self) -> Tensor:
         position_BT = (self._mask.cumsum(1) - 1).clamp_(min=0)[:, -self._inputs.shape[1] :]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tunewise.models.precision import many_small_products
@@ -34,9 +35,19 @@ def _fused(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, None]:
     return out, None
 
 
+def _mask(*args: Any, dtype: torch.dtype = torch.float32, **kwargs: Any) -> Tensor | None:
+    """Numbers to be added, made once for all layers; of a mask of booleans the kernel makes them anew in each."""
+    from transformers.masking_utils import sdpa_mask
+
+    mask = sdpa_mask(*args, dtype=dtype, **kwargs)
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
 def _register() -> None:
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+    from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(NAME, _fused)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionMaskInterface.register(NAME, _mask)

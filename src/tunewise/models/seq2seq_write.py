@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tunewise.models.generate import Writer
+from tunewise.models.growing import growing_cache
 from tunewise.models.seq2seq import Seq2Seq
 from tunewise.models.tokens import Tokens, collate
 
@@ -31,7 +32,7 @@ class _Decoding:
         batch = collate(tokens, range(len(prompts)), pad_id=base.pad_id, device=base.device)
         self._encoded_BTH, self._mask_BT = self._body.encode(batch.input_ids_ST, batch.attention_mask_ST)
         self._inputs = torch.tensor([list(base.lead_ids)] * len(prompts), device=base.device)
-        self._cache: Any = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self._cache: Any = EncoderDecoderCache(growing_cache(), DynamicCache())
 
     def logits(self) -> Tensor:
         hidden = self._body.decode(self._inputs, encoded=self._encoded_BTH, mask=self._mask_BT, cache=self._cache)
