@@ -25,7 +25,7 @@ from sets import data_root
 
 RESULTS = Path(__file__).parent / "results" / "bases"
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "code_summary"
-RATES = (3e-4, 1e-3)
+RATES = (1e-4, 3e-4, 1e-3)
 SIDES = ("pre-trained", "random")
 ROWS = {"train": 1000, "dev": 200, "held_out": 500}
 """Of labels; of texts `WRITTEN`, which take longer to be written."""
