@@ -40,7 +40,7 @@ BUNDLED = {
         "tunewise", "models/bundled/masked", "4ecb7131c2885d8ee9cc05acedf708e1c755265aa5ff270a658d2ff5c24d7588"
     ),
     "causal": Bundled(
-        "tunewise", "models/bundled/causal", "660c924fc7047285bfe823f1b3fb63e0e6e7f8ab253be086869482fc41171e1f"
+        "tunewise", "models/bundled/causal", "77c3370c586250aea7d29ec0bf843d8911a22a4dbf3e389633352aba013ad3e4"
     ),
 }
 
