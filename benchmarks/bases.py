@@ -25,11 +25,11 @@ from sets import data_root
 
 RESULTS = Path(__file__).parent / "results" / "bases"
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "code_summary"
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (3e-4, 1e-3)
 SIDES = ("pre-trained", "random")
-ROWS = {"train": 1000, "dev": 200, "held_out": 500}
+ROWS = {"train": 400, "dev": 150, "held_out": 500}
 """Of labels; of texts `WRITTEN`, which take longer to be written."""
-WRITTEN = {"train": 500, "dev": 50, "held_out": 100}
+WRITTEN = {"train": 300, "dev": 40, "held_out": 60}
 LABELS = ("sst2", "subj", "ag_news")
 INPUTS = {**dict.fromkeys(LABELS, ("text",)), "code_summary": ("code",), "e2e_nlg": ("mr",)}
 SETS: dict[str, dict[str, Any]] = {

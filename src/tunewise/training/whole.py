@@ -7,7 +7,6 @@ Axes: V tokens of the vocabulary, U tokens in use, H hidden, N trainable numbers
 
 import copy
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tunewise.models.encoder import Batch, Encoder
-from tunewise.models.mapped import set_aside
 from tunewise.models.tree import shared_tree
 from tunewise.models.writing_base import WritingBase
 from tunewise.seeding import derive
@@ -112,8 +110,6 @@ class FullPopulation:
         start = {name: parameter[None] for name, parameter in masters.items()}
         start.update(head_start(head, 1, base.info.hidden_size, wide, torch.device(base.device)))
         self.flat = Flat(start, group=self._group, dtype=wide)
-        if lower is None:
-            set_aside(Path(base.info.path))
         self._work_1N: Tensor | None = None
         """Weights in the working dtype, where that is not the masters'; and their gradients."""
         self._slope_1N: Tensor | None = None
