@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "_bundled", "turtledemo", "__pycache__"}
-SHARES = {"train": 0.5, "dev": 0.2, "held_out": 0.3}
+SHARES = {"train": 0.6, "dev": 0.15, "held_out": 0.25}
 LONGEST_CODE = 1200
 LONGEST_SUMMARY = 120
 
@@ -94,7 +94,7 @@ def rows(library: Path, limit: int) -> Iterator[dict[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=int, default=1500)
+    parser.add_argument("--limit", type=int, default=800)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     given = parser.parse_args()
     parts: dict[str, list[str]] = {part: [] for part in SHARES}
