@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import yaml
 from sets import data_root
+from untrained import random_base
 
 RESULTS = Path(__file__).parent / "results" / "asked"
 TRAIN, DEV, HELD_OUT = 800, 200, 500
@@ -56,18 +57,6 @@ def rows(name: str, part: str, count: int, seed: int) -> list[str]:
     return [lines[i] for i in np.random.default_rng(seed).permutation(len(lines))[:count]]
 
 
-def random_base(folder: Path) -> str:
-    """The architecture and the tokenizer of the tiny Llama, with the weights that training would start from."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    known = data_root() / "models" / "stories260K"
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(known)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(known).save_pretrained(folder)
-    return str(folder)
-
-
 def climb(name: str, side: str, work: int) -> dict[str, Any]:
     """What a verdict needs to be read: the rungs' scores on held_out, the choice, and the work."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -76,7 +65,9 @@ def climb(name: str, side: str, work: int) -> dict[str, Any]:
         parts = {"train": known[:TRAIN], "dev": known[TRAIN:], "held_out": rows(name, HELD_OUT_PART[name], HELD_OUT, 2)}
         for part, lines in parts.items():
             (here / f"{part}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        base = random_base(here / "base") if side == "random" else str(data_root() / "models" / "stories260K")
+        base = str(data_root() / "models" / "stories260K")
+        if side == "random":
+            base = random_base(base, here / "base")
         task = {
             "name": name,
             "data": {part: f"{part}.jsonl" for part in parts},

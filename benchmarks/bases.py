@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from sets import data_root
+from untrained import random_base
 
 RESULTS = Path(__file__).parent / "results" / "bases"
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "code_summary"
@@ -66,21 +67,6 @@ def lines_of(name: str, part: str) -> list[str]:
         order = order[::-1]
     limit = (WRITTEN if "kind" in SETS[name] else ROWS)[part]
     return [lines[i] for i in order[:limit]]
-
-
-def random_base(base: str, folder: Path, seed: int) -> str:
-    """The architecture and the tokenizer of a base, with the random weights that transformers starts from."""
-    import torch
-    import transformers
-
-    from tunewise.models.load import describe_base
-
-    known = describe_base(base).path
-    config = transformers.AutoConfig.from_pretrained(known, dtype="float32")
-    torch.manual_seed(seed)
-    getattr(transformers, config.architectures[0])(config).save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(known).save_pretrained(folder)
-    return str(folder)
 
 
 def one(name: str, base: str, parts: dict[str, list[dict[str, str]]], rate: float, seed: int) -> dict[str, float]:
@@ -174,15 +160,17 @@ def gap(gaps: list[float]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bases", nargs="*", default=["bundled:causal", "bundled:masked", "bundled:seq2seq"])
+    parser.add_argument("bases", nargs="*", default=["bundled:causal", "bundled:masked"])
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
+    from tunewise.models.load import describe_base
+
     asked.results.mkdir(parents=True, exist_ok=True)
     for base, name, seed in itertools.product(asked.bases, asked.sets, range(asked.seeds)):
         path = asked.results / f"{Path(base.replace(':', '/')).name}-{name}-{seed}.json"
-        if path.exists() or (base.endswith("masked") and name not in LABELS):
+        if path.exists() or (name not in LABELS and describe_base(base).family == "masked"):
             continue
         path.write_text(json.dumps(compare(base, name, seed), indent=1) + "\n", encoding="utf-8")
     files = sorted(path for path in asked.results.glob("*.json") if path.name != "summary.json")

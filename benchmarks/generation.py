@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 from sets import data_root
+from untrained import random_base
 
 RESULTS = Path(__file__).parent / "results" / "generation"
 HELD_OUT = 50
@@ -50,16 +51,8 @@ SETS = {
 
 def base_of(name: str, folder: Path) -> str:
     """The path of the pre-trained base, or of one of its architecture that knows nothing."""
-    stories = data_root() / "models" / "stories260K"
-    if name == "stories260K":
-        return str(stories)
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(stories)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(stories).save_pretrained(folder)
-    return str(folder)
+    stories = str(data_root() / "models" / "stories260K")
+    return stories if name == "stories260K" else random_base(stories, folder)
 
 
 def some(source: Path, target: Path, key: str, count: int, *, inputs: bool) -> str:

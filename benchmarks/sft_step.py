@@ -29,7 +29,6 @@ import os
 import sys
 import tempfile
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -315,7 +314,7 @@ def run_library(library: str, bases: dict[str, Path], sides: list[str], threads:
 
 
 def run_sides(cells: list[str], sides: list[str], folders: list[Path]) -> dict[str, Any]:
-    """In this process; a side that fails on a GPU does so in words, and the others go on."""
+    """In this process."""
     found: dict[str, Any] = {}
     for name, folder in zip(cells, folders, strict=True):
         cell = CELLS[name]
@@ -323,16 +322,10 @@ def run_sides(cells: list[str], sides: list[str], folders: list[Path]) -> dict[s
         for side in sides:
             if side not in cell.sides:
                 continue
-            try:
-                if side.startswith("tunewise"):
-                    found[name][side] = ours(folder, cell, as_given=side != "tunewise own")
-                else:
-                    found[name][side] = theirs(folder, cell, grouped=side == "trl grouped")
-            except Exception:
-                if cell.device == "cpu":
-                    raise
-                found[name][side] = {"error": traceback.format_exc()}
-                traceback.print_exc()
+            if side.startswith("tunewise"):
+                found[name][side] = ours(folder, cell, as_given=side != "tunewise own")
+            else:
+                found[name][side] = theirs(folder, cell, grouped=side == "trl grouped")
     return found
 
 
@@ -357,8 +350,6 @@ def by_side(cells: list[str], threads: int) -> dict[str, dict[str, Any]]:
 def summary(name: str, sides: dict[str, Any], threads: int) -> dict[str, Any]:
     cell = CELLS[name]
     found: dict[str, Any] = {"cell": name, "threads": threads, "batch": cell.batch, **machine(cell), "sides": sides}
-    if any("error" in side for side in sides.values()):
-        return found
     one, other = sides["tunewise"], sides["trl"]
     found["ratio"] = {"trl": other["seconds"] / one["seconds"]}
     if cell.natural:

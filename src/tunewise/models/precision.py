@@ -128,8 +128,9 @@ def attention(architecture: str, device: torch.device) -> str:
     """Which attention a base is loaded with: plain products on the CPU, the fused kernel on a GPU.
 
     On the CPU, MiniLM at 25 tokens a row takes the same time for features either way; a training step through the
-    fused kernel takes 1.05 times as long in float32 and 1.65 times in bf16. DeBERTa has no fused kernel. The one that
-    takes T5's learnt distances gave gradients that are not numbers on an H200 (PyTorch issue 119320).
+    fused kernel takes 1.05 times as long in float32 and 1.65 times in bf16. DeBERTa has no fused kernel. T5, whose
+    learnt distances are a mask with a gradient, was trained through it on an H200 until a gradient was not a number
+    (PyTorch issue 119320 may be why).
     """
     plain = architecture.startswith(("deberta", "t5", "mt5"))
     return "sdpa" if device.type == "cuda" and not plain else "eager"
