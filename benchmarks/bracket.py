@@ -261,22 +261,18 @@ def run_side(side: str, seed: int, place: Place) -> dict[str, Any]:
     return found_by(command, who=f"bracket: {side}", threads=torch.get_num_threads())
 
 
-def measure(path: Path, seed: int, place: Place) -> None:
-    """All sides in turn; what is known stands in the file after each of them."""
-    sides: dict[str, Any] = {}
-    for side in SIDES:
-        sides[side] = run_side(side, seed, place)
-        ratio = {other: sides[other]["seconds"] / sides["tunewise"]["seconds"] for other in [*sides][1:]}
-        found = {
-            "candidates": candidates(seed),
-            "machine": place.machine,
-            "torch": torch.__version__,
-            "base": place.base,
-            "threads": torch.get_num_threads(),
-            "sides": sides,
-            "ratio": ratio,
-        }
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+def measure(seed: int, place: Place) -> dict[str, Any]:
+    """All sides in turn."""
+    sides = {side: run_side(side, seed, place) for side in SIDES}
+    return {
+        "candidates": candidates(seed),
+        "machine": place.machine,
+        "torch": torch.__version__,
+        "base": place.base,
+        "threads": torch.get_num_threads(),
+        "sides": sides,
+        "ratio": {side: sides[side]["seconds"] / sides["tunewise"]["seconds"] for side in SIDES[1:]},
+    }
 
 
 def main() -> None:
@@ -304,10 +300,8 @@ def main() -> None:
         path = folder / (f"lora-sst2-{where}{seed}.json" if asked.curves else f"sst2-{where}{seed}.json")
         if path.exists():
             continue
-        if asked.curves:
-            path.write_text(json.dumps(run_side("curves", seed, place), indent=1) + "\n", encoding="utf-8")
-        else:
-            measure(path, seed, place)
+        found = run_side("curves", seed, place) if asked.curves else measure(seed, place)
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(path.read_text("utf-8"))
 
 
